@@ -1,0 +1,12 @@
+# SPDX-FileCopyrightText: fleetmail.smtp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# The newest Python here that can run the tests (3.11 or later).
+PYTHON ?= $(shell sh tests/find-python)
+
+.PHONY: test lint unit sanity integration crash bench demo clean
+
+# Everything, with what it needs installed first.
+test lint unit sanity integration crash bench demo clean:
+	@test -n "$(PYTHON)" || { echo "make $@ needs Python 3.11 or later" >&2; exit 1; }
+	@"$(PYTHON)" tests/run.py $@
