@@ -64,6 +64,7 @@ def all_parts(environment: Path, collection: Path) -> list[Part]:
     """Return every part, in the order in which they are run and shown."""
     pytest = ["pytest", "--color=no"]
     docs = ["antsibull-docs", "lint-collection-docs", "--plugin-docs", "--validate-collection-refs", "self", "."]
+    galaxy = ["python", "-m", "galaxy_importer.main", "--git-clone-path", str(collection), "--output-path", "."]
     return [
         Part("ruff check", ["ruff", "check", "."], ROOT, "lint"),
         Part("ruff format", ["ruff", "format", "--check", "."], ROOT, "lint"),
@@ -73,6 +74,7 @@ def all_parts(environment: Path, collection: Path) -> list[Part]:
         Part("antsibull-docs", docs, collection, "lint"),
         Part("antsibull-changelog", ["antsibull-changelog", "lint"], collection, "lint"),
         Part("reuse", ["reuse", "lint", "--lines"], collection, "lint"),
+        Part("galaxy-importer", galaxy, collection.parents[2], "lint"),
         Part("ansible-test sanity", sanity.command(environment), collection, "sanity", background=True),
         Part("integration tests", [*pytest, "-rs", "tests/integration"], ROOT, "integration"),
         Part("crash matrix", [*pytest, "-m", "crash_full", "tests"], ROOT, "crash"),
@@ -86,6 +88,7 @@ def variables(environment: Path, *folders: Path) -> dict[str, str]:
         "PATH": os.pathsep.join(map(str, search)),
         "ANSIBLE_COLLECTIONS_PATH": str(checkout.linked()),
         "FLEETMAIL_CACHE": str(environments.cache_root()),
+        "GALAXY_IMPORTER_CONFIG": str(TESTS / "galaxy-importer.cfg"),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
 
