@@ -18,10 +18,10 @@ from pathlib import Path
 from driver import pythons
 
 # For the tests against the oldest, the newest and the coming ansible-core: what to install, and the
-# controller Pythons it supports (newest first).
+# controller Pythons it supports. The first that is here is taken: the oldest goes with the oldest.
 ANSIBLE_CORES = {
-    "2.18": ("ansible-core>=2.18,<2.19", ("3.13", "3.12", "3.11")),
-    "2.19": ("ansible-core>=2.19,<2.20", ("3.13", "3.12", "3.11")),
+    "2.18": ("ansible-core>=2.18,<2.19", ("3.11", "3.12", "3.13")),
+    "2.19": ("ansible-core>=2.19,<2.20", ("3.11", "3.12", "3.13")),
     "2.20": ("ansible-core>=2.20,<2.21", ("3.14", "3.13", "3.12")),
     "2.21": ("ansible-core>=2.21,<2.22", ("3.14", "3.13", "3.12")),
     "2.22": ("ansible-core>=2.22.0rc1,<2.23", ("3.14", "3.13")),
