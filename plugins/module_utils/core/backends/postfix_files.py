@@ -1,0 +1,140 @@
+# SPDX-FileCopyrightText: fleetmail.smtp contributors
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""The syntax of Postfix' main.cf and master.cf (postconf(5), master(5)), and our place in them."""
+
+from __future__ import annotations
+
+import re
+from typing import Dict, Iterator, Mapping, NamedTuple, Optional, Tuple
+
+from .. import marks
+
+SHARED = "-shared"  # the block of what all services share; no service can have that name
+_PARAMETER = re.compile(r"([A-Za-z0-9_]+)\s*=")
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+class Entry(NamedTuple):
+    """A logical line: its first physical line, the one after its last, and its text without comments."""
+
+    start: int
+    stop: int
+    text: str
+
+
+def entries(text: str) -> Iterator[Entry]:
+    """The logical lines: a line that begins with white space continues the one before (postconf(5))."""
+    found: Optional[Entry] = None
+    for number, line in enumerate(text.splitlines(keepends=True)):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if line[0].isspace() and found is not None:
+            found = Entry(found.start, number + 1, found.text + line)
+            continue
+        if found is not None:
+            yield found
+        found = Entry(number, number + 1, line)
+    if found is not None:
+        yield found
+
+
+def parameter(text: str) -> str:
+    """The name that a line of main.cf sets, empty when it sets none."""
+    found = _PARAMETER.match(text.strip())
+    return found.group(1) if found else ""
+
+
+def main_cf_values(text: str) -> Dict[str, str]:
+    """What main.cf sets, the last one wins, nothing expanded: for a tree where Postfix itself is not there."""
+    values: Dict[str, str] = {}
+    for entry in entries(text):
+        name = parameter(entry.text)
+        if name:
+            values[name] = " ".join(entry.text.split("=", 1)[1].split())
+    return values
+
+
+def rewrite_main_cf(text: str, block: str, wanted: Mapping[str, str]) -> str:
+    """main.cf with our block holding exactly ``wanted`` (empty: no block).
+
+    A line elsewhere that sets one of them is muted when it was there before us, and dropped when it came after: then it
+    is a change by hand. Muted lines come back when we no longer set their parameter.
+    """
+    ours = set(main_cf_values(marks.get(text, block) or ""))
+    inside = "".join("{} = {}\n".format(name, value).replace(" \n", "\n") for name, value in wanted.items())
+    text = marks.put(text, block, inside) if wanted else marks.drop(text, block)
+    set_elsewhere = {name for other in marks.names(text) for name in main_cf_values(marks.get(text, other) or "")}
+    text = marks.unmute(text, lambda line: parameter(line) in ours and parameter(line) not in set_elsewhere)
+    protected = list(_protected(text))
+    rivals = [
+        (entry, parameter(entry.text))
+        for entry in entries(text)
+        if parameter(entry.text) in wanted and not any(low <= entry.start < high for low, high in protected)
+    ]
+    lines = text.splitlines(keepends=True)
+    for entry, name in rivals[::-1]:
+        lines[entry.start : entry.stop] = [] if name in ours else marks.mute(lines[entry.start : entry.stop])
+    return "".join(lines)
+
+
+def _protected(text: str) -> Iterator[Tuple[int, int]]:
+    """The line ranges of our own blocks."""
+    start = 0
+    for number, line in enumerate(text.splitlines()):
+        if line.startswith("# BEGIN fleetmail.smtp "):
+            start = number
+        elif line.startswith("# END fleetmail.smtp "):
+            yield start, number + 1
+
+
+class Transport(NamedTuple):
+    """A delivery agent of master.cf: its name, chroot column and ``-o`` settings."""
+
+    name: str
+    chroot: str
+    settings: Dict[str, str]
+
+
+def transports(text: str) -> Iterator[Transport]:
+    """The ``unix`` services of master.cf."""
+    for entry in entries(text):
+        words = entry.text.split(None, 7)
+        if len(words) == 8 and words[1] == "unix":
+            yield Transport(words[0], words[4], dict(_settings(words[7])))
+
+
+def _settings(command: str) -> Iterator[Tuple[str, str]]:
+    for braced, plain in re.findall(r"-o\s*(?:\{\s*([^{}]*)\}|(\S+))", command):
+        name, equals, value = (braced or plain).partition("=")
+        if equals:
+            yield name.strip(), " ".join(value.split())
+
+
+def transport_entry(name: str, chroot: str, settings: Mapping[str, str]) -> str:
+    """A master.cf entry for an SMTP client with settings of its own (master(5); braces since Postfix 3.0)."""
+    lines = ["{} unix - - {} - - smtp\n".format(name, chroot), "  -o syslog_name=postfix/$service_name\n"]
+    lines += ["  -o {{ {} = {} }}\n".format(key, value) for key, value in settings.items()]
+    return "".join(lines)
+
+
+def seconds(value: str) -> Optional[int]:
+    """A time value of Postfix in seconds; None when it is none."""
+    found = re.fullmatch(r"(\d+)([smhdw]?)", value)
+    return int(found.group(1)) * _UNITS[found.group(2)] if found else None
+
+
+def nexthop(host: str, port: int) -> str:
+    """The destination that asks for no MX look-up (transport(5))."""
+    return "[{}]:{}".format(host, port)
+
+
+def split_nexthop(text: str) -> Tuple[str, int]:
+    """Host and port of a relayhost; a name without brackets (looked up by MX) keeps a mark that equals no host."""
+    named = {"smtp": 25, "submission": 587, "submissions": 465, "smtps": 465}
+    found = re.fullmatch(r"(\[[^\]]+\]|[^\[\]:]+)(?::(\w+))?", text)
+    if not found:
+        return text, 25
+    host, port = found.group(1), found.group(2) or "25"
+    number = int(port) if port.isdigit() else named.get(port, 0)
+    return (host[1:-1] if host.startswith("[") else "MX of " + host), number

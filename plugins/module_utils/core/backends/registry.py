@@ -1,0 +1,56 @@
+# SPDX-FileCopyrightText: fleetmail.smtp contributors
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Which backends there are, and which of them a host has. Each is imported only when it is asked for."""
+
+from __future__ import annotations
+
+from typing import Callable, Dict, List, Type
+
+from ..errors import InvalidService, Problem
+from ..host import Host
+from .base import Backend
+
+
+def _exim() -> Type[Backend]:
+    from .exim import Exim
+
+    return Exim
+
+
+def _msmtp() -> Type[Backend]:
+    from .msmtp import Msmtp
+
+    return Msmtp
+
+
+def _postfix() -> Type[Backend]:
+    from .postfix import Postfix
+
+    return Postfix
+
+
+# name -> how to get the class, and the program whose presence means that it is installed
+BACKENDS: Dict[str, Callable[[], Type[Backend]]] = {"exim": _exim, "msmtp": _msmtp, "postfix": _postfix}
+PROGRAMS: Dict[str, str] = {"exim": "exim4", "msmtp": "msmtp", "postfix": "postfix"}
+
+
+def found_on(host: Host) -> List[str]:
+    """The names of the backends whose software the host has."""
+    return [name for name in sorted(PROGRAMS) if host.which(PROGRAMS[name])]
+
+
+def choose(name: str, host: Host) -> Type[Backend]:
+    """The backend of that name; ``auto``: the one that the host has. Raises InvalidService."""
+    if name != "auto":
+        if name in BACKENDS:
+            return BACKENDS[name]()
+        raise InvalidService([Problem("backend", "'{}' is not known".format(name), "auto, " + ", ".join(BACKENDS))])
+    found = found_on(host)
+    if len(found) == 1:
+        return BACKENDS[found[0]]()
+    if found:
+        problem = "auto found several: {}".format(", ".join(found))
+        raise InvalidService([Problem("backend", problem, "name the one that mail goes through")])
+    problem = "auto found none of {}".format(", ".join(sorted(PROGRAMS)))
+    raise InvalidService([Problem("backend", problem, "install one, or name the one that will be installed")])

@@ -1,0 +1,241 @@
+# SPDX-FileCopyrightText: fleetmail.smtp contributors
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""The one way from a module's options to its result: read, compare, apply, prove."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List, Mapping, Optional
+
+from .backends.base import Backend, Observed
+from .errors import FleetmailError, InvalidService, StepFailed
+from .host import Host
+from .order import Order
+from .plan import Plan, compare
+from .redaction import Redactor
+from .service import Service, public_view
+
+PATIENCE = 5.0  # seconds for a service to come up after it was activated
+
+
+def enforce(options: Mapping[str, Any], host: Host, check: bool) -> Dict[str, Any]:
+    """Make the host send mail as ``options`` say; with ``check`` only tell what would be done.
+
+    Gives the contract's result. A failure is a result too: ``failed``, ``msg`` and ``problems``, with the host as it was.
+    """
+    run = Enforcement(options, host, check)
+    try:
+        run.execute()
+    except FleetmailError as error:
+        run.failure = error
+    return run.result()
+
+
+class Enforcement:
+    """One call: what was ordered, what was found, what was done."""
+
+    def __init__(self, options: Mapping[str, Any], host: Host, check: bool) -> None:
+        secrets = [str(options[key]) for key in ("password", "client_secret") if options.get(key)]
+        self.redactor = Redactor(secrets)
+        self.order = Order.from_options(options)
+        self.host = host
+        self.check = check
+        self.backend: Optional[Backend] = None
+        self.observed = Observed({})
+        self.plan = Plan()
+        self.warnings: List[str] = []
+        self.backups: List[str] = []
+        self.verification: Optional[Dict[str, Any]] = None
+        self.sent: Optional[Dict[str, Any]] = None
+        self.failure: Optional[FleetmailError] = None
+        self.rolled_back = False
+        self.kept = False
+
+    # -- the order of things -----------------------------------------------------------------------------------------
+
+    def execute(self) -> None:
+        backend = self.backend = self.order.settle(self.host, self.check)
+        self._recover()
+        self._look(backend)
+        if self.check:
+            self._verify()
+        elif self.plan.empty:
+            self._verify()
+            self._send(changed=False)
+        else:
+            from .transaction import STATE
+
+            self.host.make_directory(STATE, 0o700, "root", "root")
+            with self.host.locked(STATE):
+                self._look(backend)  # another run may have been at work until now
+                self._apply(backend)
+
+    @property
+    def wanted(self) -> Optional[Service]:
+        return self.order.service if self.order.present else None
+
+    def _look(self, backend: Backend) -> None:
+        """Read what holds and compare it with what is wanted."""
+        self.observed = self._read(backend)
+        files = backend.desired(self.wanted, self.order.service.name, self.observed)
+        self.plan = compare(self._wanted_form(backend), self.observed, files, self.host)
+        if not self.host.live:
+            self.plan.start = False
+
+    def _read(self, backend: Backend) -> Observed:
+        observed = backend.read(self.order.service.name)
+        for secret in observed.secrets:
+            self.redactor.learn(secret)
+        return observed
+
+    def _wanted_form(self, backend: Backend) -> Optional[Dict[str, Any]]:
+        return None if self.wanted is None else backend.wanted_form(self.wanted)
+
+    def _recover(self) -> None:
+        """Complete what an interrupted run left; in check mode only tell of it."""
+        from .journal import interrupted
+
+        record = interrupted(self.host)
+        if record is None:
+            return
+        if self.check:
+            self.warnings.append("a run was interrupted while {}: the next run undoes it".format(record["phase"]))
+            return
+        from .backends.registry import choose
+        from .transaction import STATE, recover
+
+        with self.host.locked(STATE):
+            record = interrupted(self.host)
+            if record is not None:
+                culprit = choose(record["backend"], self.host)(self.host, record["options"])
+                self.warnings += recover(self.host, record, culprit)
+
+    # -- applying ----------------------------------------------------------------------------------------------------
+
+    def _apply(self, backend: Backend) -> None:
+        from .transaction import Transaction
+
+        transaction = Transaction(self.host, backend, self.plan)
+        before = self.observed
+        mark = self.host.log_mark(backend.logs) if self.host.live else {}
+
+        def activate() -> None:
+            if self.host.live:
+                backend.activate(before, self.wanted)
+
+        def judge() -> None:
+            self._judge(backend, mark)
+
+        steps: List[Callable[[], None]] = [activate, judge, self._verify, lambda: self._send(changed=True)]
+        try:
+            transaction.apply(before, steps, self.order.backup)
+        finally:
+            self.rolled_back = transaction.undone
+            self.warnings += transaction.warnings
+            self.backups = transaction.backups
+        self.kept = True
+        if self.host.live:
+            backend.settle(before, self.wanted)
+
+    def _judge(self, backend: Backend, mark: Dict[str, Any]) -> None:
+        """Is the effective state what was wanted, does the software live, is its log clean?"""
+        self.observed = self._read(backend)
+        if self.host.live:
+            self._wait_for_life(backend)
+            complaint = backend.complaints(self.host.log(mark))
+            if complaint:
+                raise StepFailed("activate", "its log says: {}".format(complaint))
+        left = compare(self._wanted_form(backend), self.observed, [], self.host)
+        if self.wanted is not None and left.drift:
+            what = ", ".join(drift.field for drift in left.drift)
+            told = "{} did not become effective".format(what)
+            for override in self.observed.overrides:
+                told += "; {}".format(override)
+            raise StepFailed("effective", told, "something overrides it, see the problems", left.drift[0].field)
+
+    def _wait_for_life(self, backend: Backend) -> None:
+        import time
+
+        end = time.monotonic() + PATIENCE
+        while self.observed.running is False and self.wanted is not None and time.monotonic() < end:
+            time.sleep(0.1)
+            self.observed = self._read(backend)
+
+    # -- proving -----------------------------------------------------------------------------------------------------
+
+    def _verify(self) -> None:
+        if self.order.verify == "none":
+            return
+        from .proof import verify
+
+        self.verification, problem = verify(self.order, self.host.root)
+        if problem is not None:
+            raise StepFailed("verify", problem, option="verify")
+
+    def _send(self, changed: bool) -> None:
+        order = self.order.test_send
+        if order is None:
+            return
+        if not self.order.service.enabled or (order.when == "changed" and not changed):
+            why = "nothing changed" if self.order.service.enabled else "enabled is false: no mail leaves"
+            self.sent = {"sent": False, "via": order.via, "skipped": why}
+            return
+        from .proof import test_send
+
+        self.sent = test_send(self.order.service, order, self.backend, self.host.root)
+        if "problem" in self.sent:
+            raise StepFailed("test send", self.sent.pop("problem"), option="test_send")
+
+    # -- telling -----------------------------------------------------------------------------------------------------
+
+    @property
+    def changed(self) -> bool:
+        return not self.plan.empty and (self.check or self.kept)
+
+    def result(self) -> Dict[str, Any]:
+        """The contract's result, without any secret."""
+        result: Dict[str, Any] = {
+            "changed": self.changed,
+            "service": self._service(),
+            "drift": [drift._asdict() for drift in self.plan.drift],
+            "files": [{"path": one.wanted.path, "action": one.action} for one in self.plan.changes],
+            "actions": list(self.backend.actions) if self.backend else [],
+            "rolled_back": self.rolled_back,
+            "backup_files": self.backups,
+            "warnings": self.warnings + self.observed.warnings,
+        }
+        if self.verification is not None:
+            result["verification"] = self.verification
+        if self.order.test_send is not None:
+            result["test_send"] = self.sent or {"sent": False, "skipped": "check mode" if self.check else "not reached"}
+        if not self.plan.empty:
+            from .difference import difference
+
+            result["diff"] = difference(self._head(), self.plan)
+        if self.failure is not None:
+            result.update(failed=True, changed=False, msg=self.failure.message)
+            result["problems"] = [problem.as_dict() for problem in self._problems(self.failure)]
+        return _printable(self.redactor.data(result))
+
+    def _problems(self, failure: FleetmailError) -> List[Any]:
+        overrides = [] if isinstance(failure, InvalidService) else self.observed.overrides
+        return failure.problems + [one for one in overrides if one not in failure.problems]
+
+    def _head(self) -> str:
+        return "service {} ({})".format(self.order.service.name, self.backend.name if self.backend else "?")
+
+    def _service(self) -> Dict[str, Any]:
+        view: Dict[str, Any] = {"name": self.order.service.name}
+        if self.backend is None:
+            return view
+        view.update(backend=self.backend.name, state="present" if self.observed.managed else "absent")
+        return {**view, **public_view(self.observed.form)}
+
+
+def _printable(value: Any) -> Any:
+    """Bytes that were no UTF-8 travel as surrogates inside the core; outside they are shown as U+FFFD."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    if isinstance(value, dict):
+        return {key: _printable(item) for key, item in value.items()}
+    return [_printable(item) for item in value] if isinstance(value, list) else value

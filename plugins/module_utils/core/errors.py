@@ -1,0 +1,57 @@
+# SPDX-FileCopyrightText: fleetmail.smtp contributors
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""What can go wrong, as data: every error carries all of its problems, each named by option."""
+
+from __future__ import annotations
+
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong: the option (or file) it is about, what is wrong with it, and the way out."""
+
+    option: str
+    problem: str
+    hint: str = ""
+
+    def as_dict(self) -> Dict[str, str]:
+        return {"option": self.option, "problem": self.problem, "hint": self.hint}
+
+    def __str__(self) -> str:
+        return "{}: {}{}".format(self.option, self.problem, " ({})".format(self.hint) if self.hint else "")
+
+
+class FleetmailError(Exception):
+    """Base of all errors of the core. ``str(error)`` is one sentence; ``problems`` has every problem."""
+
+    def __init__(self, message: str, problems: Iterable[Problem] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.problems: List[Problem] = list(problems)
+
+
+class InvalidService(FleetmailError):
+    """The definition is wrong or cannot be expressed by the backend; found before anything was touched."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        first = str(problems[0])
+        more = " (and {} more)".format(len(problems) - 1) if len(problems) > 1 else ""
+        super().__init__("{}{}".format(first, more), problems)
+
+
+class HostError(FleetmailError):
+    """The host did not do what it was asked: a file that cannot be written, a program that is not there."""
+
+    def __init__(self, subject: str, problem: str, hint: str = "") -> None:
+        found = Problem(subject, problem, hint)
+        super().__init__(str(found), [found])
+
+
+class StepFailed(FleetmailError):
+    """A step of an apply said no (check, activate, effective, probe, test send); ``step`` names it."""
+
+    def __init__(self, step: str, problem: str, hint: str = "", option: Optional[str] = None) -> None:
+        found = Problem(option or step, problem, hint)
+        super().__init__(str(found), [found])
+        self.step = step

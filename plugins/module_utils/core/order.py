@@ -1,0 +1,140 @@
+# SPDX-FileCopyrightText: fleetmail.smtp contributors
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""What is ordered beside the service itself: on which backend, how far to prove it, whether to send a mail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+
+from .backends.base import Backend
+from .backends.registry import choose
+from .errors import InvalidService, Problem
+from .host import Host
+from .service import Service, is_address
+
+LEVELS = ("none", "connect", "tls", "auth", "recipient")
+
+
+@dataclass(frozen=True)
+class SendOrder:
+    """The option ``test_send``."""
+
+    to: Tuple[str, ...]
+    sender: str = ""
+    subject: str = ""
+    body: str = ""
+    when: str = "changed"
+    via: str = "relay"
+    timeout: int = 60
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> "SendOrder":
+        known = {key: value for key, value in options.items() if value is not None}
+        return cls(**{**known, "to": tuple(known.get("to", ()))})
+
+    def problems(self) -> Iterator[Problem]:
+        if not self.to:
+            yield Problem("test_send.to", "is empty", "give at least one address")
+        for option, addresses in (("test_send.to", self.to), ("test_send.sender", (self.sender,))):
+            for address in addresses:
+                if address and not is_address(address):
+                    yield Problem(option, "'{}' is not a mail address".format(address), "name@example.com")
+        if "\n" in self.subject or "\r" in self.subject:
+            yield Problem("test_send.subject", "has a line break", "one line")
+        if not 1 <= self.timeout <= 3600:
+            yield Problem("test_send.timeout", "{} is out of range".format(self.timeout), "1 to 3600 seconds")
+
+
+@dataclass(frozen=True)
+class Order:
+    """One call of ``smtp_service``, read and validated as far as it can be without the host."""
+
+    service: Service
+    state: str = "present"
+    backend: str = "auto"
+    verify: str = "none"
+    verify_recipient: str = ""
+    test_send: Optional[SendOrder] = None
+    backup: bool = False
+    backend_options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> "Order":
+        """Read a module's options. Nothing is raised yet: the host's backend has its say first (``settle``)."""
+        present = options.get("state", "present") != "absent"
+        send = options.get("test_send") if present else None
+        return cls(
+            service=Service.read(options),
+            state="present" if present else "absent",
+            backend=options.get("backend") or "auto",
+            verify=(options.get("verify") or "none") if present else "none",
+            verify_recipient=options.get("verify_recipient") or "",
+            test_send=SendOrder.from_options(send) if send else None,
+            backup=bool(options.get("backup")),
+            backend_options=options.get("backend_options") or {},
+        )
+
+    @property
+    def present(self) -> bool:
+        return self.state == "present"
+
+    def settle(self, host: Host, check: bool) -> Backend:
+        """The backend that the order goes to. Raises InvalidService with every problem of the whole order."""
+        problems = list(self._offline())
+        try:
+            backend = choose(self.backend, host)(host, self.backend_options)
+        except InvalidService as error:
+            raise InvalidService(problems + error.problems) from None
+        problems += backend.option_problems()
+        if self.present:
+            problems += backend.problems(self.service)
+            problems += self._on_host(host, backend, check)
+        if problems:
+            raise InvalidService(_once(problems))
+        return backend
+
+    def _offline(self) -> Iterator[Problem]:
+        if not self.present:
+            yield from (problem for problem in self.service.problems() if problem.option == "name")
+            return
+        yield from self.service.problems()
+        if self.verify not in LEVELS:
+            yield Problem("verify", "'{}' is not known".format(self.verify), "one of " + ", ".join(LEVELS))
+        if self.verify != "none" and not self.service.host:
+            yield Problem("verify", "there is no host to probe", "give host, or verify: none")
+        if self.verify == "recipient" and not self.verify_recipient:
+            yield Problem("verify_recipient", "is required with verify: recipient", "an address that the relay takes")
+        if self.verify_recipient and not is_address(self.verify_recipient):
+            yield Problem("verify_recipient", "'{}' is not a mail address".format(self.verify_recipient))
+        if self.test_send is not None:
+            yield from self.test_send.problems()
+
+    def _on_host(self, host: Host, backend: Backend, check: bool) -> Iterator[Problem]:
+        installed = not host.live or backend.installed()
+        if not installed and not check:
+            yield Problem("backend", "{} is not installed".format(backend.name), "install " + backend.packages)
+        if self.service.ca_file.startswith("/") and (installed or not check):
+            yield from ca_problems(self.service.ca_file, host)
+        if self.test_send is not None and self.test_send.via == "mta" and not host.live:
+            yield Problem("test_send.via", "nothing runs in the tree that could send", "use via: relay")
+
+
+def ca_problems(path: str, host: Host) -> Iterator[Problem]:
+    """Is the file there and does it hold certificates in PEM (RFC 7468)?"""
+    import ssl
+
+    found = host.read(path)
+    if found is None:
+        yield Problem("ca_file", "{} is not there".format(path), "copy the CA certificate to the host first")
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=found.content.decode("ascii", "ignore"))
+    except (ssl.SSLError, ValueError):
+        yield Problem("ca_file", "{} holds no certificate in PEM".format(path), "-----BEGIN CERTIFICATE----- ...")
+
+
+def _once(problems: List[Problem]) -> List[Problem]:
+    kept: Dict[Problem, None] = dict.fromkeys(problems)
+    return list(kept)

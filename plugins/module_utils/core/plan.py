@@ -1,0 +1,121 @@
+# SPDX-FileCopyrightText: fleetmail.smtp contributors
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""What differs between the host's effective state and the desired one. The only place that knows "differs"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Iterator, List, Mapping, NamedTuple, Optional, Sequence
+
+from .backends.base import FileState, Observed
+from .host import Host, Snapshot
+
+
+class Drift(NamedTuple):
+    """One difference, in the form's words."""
+
+    field: str
+    before: Any
+    after: Any
+
+
+class Aspect(NamedTuple):
+    """One way in which a file is not as it should be: presence, content, mode, owner or group."""
+
+    kind: str
+    path: str
+    before: Any
+    after: Any
+
+
+class Change(NamedTuple):
+    """One file to write or remove, with what is there now and which of its aspects differ."""
+
+    wanted: FileState
+    now: Optional[Snapshot]
+    aspects: Sequence[Aspect]
+
+    @property
+    def action(self) -> str:
+        """What the result's ``files`` says of it."""
+        if self.wanted.content is None:
+            return "removed"
+        if self.now is None:
+            return "created"
+        return "changed" if any(aspect.kind == "content" for aspect in self.aspects) else "permissions"
+
+
+@dataclass
+class Plan:
+    """The drift that a person reads and the changes that a transaction makes. Empty: the host complies."""
+
+    drift: List[Drift] = field(default_factory=list)
+    changes: List[Change] = field(default_factory=list)
+    start: bool = False
+
+    @property
+    def empty(self) -> bool:
+        return not (self.drift or self.changes or self.start)
+
+
+def compare(wanted: Optional[Mapping[str, Any]], observed: Observed, files: Sequence[FileState], host: Host) -> Plan:
+    """The plan that turns ``observed`` into ``wanted`` (None: nothing of ours) by ``files``."""
+    plan = Plan(changes=[change for change in (_change(state, host) for state in files) if change.aspects])
+    if wanted is None:
+        if observed.managed or plan.changes:
+            plan.drift.append(Drift("state", "present", "absent"))
+        return plan
+    plan.drift.extend(_form_drift(wanted, observed.form))
+    content_told = bool(plan.drift)
+    for change in plan.changes:
+        plan.drift.extend(_file_drift(change, content_told))
+    if observed.running is False:
+        plan.start = True
+        plan.drift.append(Drift("running", False, True))
+    return plan
+
+
+def _change(state: FileState, host: Host) -> Change:
+    now = host.read(state.path)
+    aspects = list(_aspects(state, state.path, now))
+    if state.built and now is not None and not aspects:
+        compiled = state.path + state.built
+        # what the compiled file says is judged by the backend, which asks the software for it
+        aspects = [one for one in _aspects(state, compiled, host.read(compiled)) if one.kind != "content"]
+    return Change(state, now, aspects)
+
+
+def _aspects(state: FileState, path: str, now: Optional[Snapshot]) -> Iterator[Aspect]:
+    if state.content is None or now is None:
+        if state.content is not None or now is not None:
+            yield Aspect("presence", path, now is not None, state.content is not None)
+        return
+    if state.content != now.content:
+        yield Aspect("content", path, "(differs)", "(managed)")
+    if state.mode is not None and state.mode != now.mode:
+        yield Aspect("mode", path, "{:04o}".format(now.mode), "{:04o}".format(state.mode))
+    for kind, wanted, found in (("owner", state.owner, now.owner), ("group", state.group, now.group)):
+        if wanted is not None and wanted != found:
+            yield Aspect(kind, path, found, wanted)
+
+
+def _form_drift(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> List[Drift]:
+    return [
+        Drift(name, *_shown(name, found.get(name), value)) for name, value in wanted.items() if found.get(name) != value
+    ]
+
+
+def _shown(name: str, before: Any, after: Any) -> Sequence[Any]:
+    if name != "password":
+        return [list(value) if isinstance(value, tuple) else value for value in (before, after)]
+    if after is None:
+        return ["(set)", "(unset)"]
+    return ["(unset)", "(set)"] if before is None else ["(set)", "(changed)"]
+
+
+def _file_drift(change: Change, content_told: bool) -> Iterator[Drift]:
+    """Permissions always; what is in a file only where no field of the form tells of the difference."""
+    for aspect in change.aspects:
+        if aspect.kind in ("mode", "owner", "group") or not content_told:
+            yield Drift("{} of {}".format(aspect.kind, aspect.path), aspect.before, aspect.after)

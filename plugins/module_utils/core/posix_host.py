@@ -1,0 +1,340 @@
+# SPDX-FileCopyrightText: fleetmail.smtp contributors
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""The Host port on the machine itself, or on a tree below ``root``."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import subprocess
+import time
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+
+from .errors import HostError
+from .host import Completed, LogMark, Snapshot
+
+SEARCH = ("/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin")
+MAIL_LOGS = ("/var/log/mail.log", "/var/log/maillog", "/var/log/syslog", "/var/log/messages")
+LOG_LIMIT = 1 << 20
+MAX_LINKS = 40  # as the kernel's own limit (path_resolution(7))
+
+
+class PosixHost:
+    """See ``host.Host`` for what each method does."""
+
+    def __init__(self, root: str = "/") -> None:
+        self.root = os.path.realpath(root)
+        self._names: Dict[str, Dict[int, str]] = {}
+
+    @property
+    def live(self) -> bool:
+        return self.root == "/"
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def read(self, path: str) -> Optional[Snapshot]:
+        try:
+            with open(self._real(path), "rb") as file:
+                found = os.fstat(file.fileno())
+                content = file.read()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise _host_error(path, "cannot be read", error) from None
+        owner = self._name("passwd", found.st_uid)
+        return Snapshot(content, stat.S_IMODE(found.st_mode), owner, self._name("group", found.st_gid))
+
+    def exists(self, path: str) -> bool:
+        return os.path.exists(self._real(path))
+
+    def list(self, directory: str) -> List[str]:
+        try:
+            return sorted(os.listdir(self._real(directory)))
+        except OSError:
+            return []
+
+    def inode(self, path: str) -> Optional[int]:
+        try:
+            return os.stat(self._real(path)).st_ino
+        except OSError:
+            return None
+
+    def has_account(self, owner: str = "", group: str = "") -> bool:
+        sought = [("passwd", owner), ("group", group)]
+        return all(self._number(kind, name) is not None for kind, name in sought if name)
+
+    def which(self, program: str) -> Optional[str]:
+        for directory in SEARCH:
+            path = "{}/{}".format(directory, program)
+            if os.access(self._real(path), os.X_OK):
+                return path
+        return None
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def make_directory(self, path: str, mode: int, owner: str, group: str) -> bool:
+        if self.exists(path):
+            return False
+        parent = os.path.dirname(path)
+        if parent != path:
+            self.make_directory(parent, 0o755, "root", "root")
+        with self._told(path, "cannot be made"):
+            real = self._real(path)
+            os.mkdir(real, 0o700)
+            os.chown(real, *self._ids(owner, group))
+            os.chmod(real, mode)
+        return True
+
+    def stage(self, path: str, content: bytes, mode: int, owner: str, group: str) -> str:
+        staged = self.staged_name(path)
+        with self._told(path, "cannot be written"):
+            real = self._real(staged)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(real)
+            descriptor = os.open(real, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            with open(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fchown(descriptor, *self._ids(owner, group))
+                os.fchmod(descriptor, mode)
+                self.label(real, self._real(path))
+                os.fsync(descriptor)
+        return staged
+
+    def staged_name(self, path: str) -> str:
+        return self._beside(path, "new")
+
+    def kept_name(self, path: str) -> str:
+        return self._beside(path, "old")
+
+    def keep(self, path: str, kept: str) -> bool:
+        with self._told(path, "cannot be kept"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._real(kept))
+            with contextlib.suppress(FileNotFoundError):
+                os.link(self._real(path), self._real(kept))
+                return True
+        return False
+
+    def rename(self, source: str, target: str) -> None:
+        with self._told(target, "cannot be replaced"):
+            real = self._real(target)
+            os.rename(self._real(source), real)
+            self._sync(os.path.dirname(real))
+
+    def remove(self, path: str) -> None:
+        with self._told(path, "cannot be removed"):
+            real = self._real(path)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(real)
+                self._sync(os.path.dirname(real))
+
+    def remove_tree(self, path: str) -> None:
+        import shutil
+
+        shutil.rmtree(self._real(path), ignore_errors=True)
+
+    def remove_directory(self, path: str) -> None:
+        with contextlib.suppress(OSError):  # not empty, or gone already
+            os.rmdir(self._real(path))
+
+    @contextlib.contextmanager
+    def locked(self, directory: str, patience: float = 60) -> Iterator[None]:
+        """Hold the one lock on ``directory`` (flock(2)); HostError when another run keeps it longer than that."""
+        with self._told(directory, "cannot be opened"):
+            descriptor = os.open(self._real(directory), os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            end = time.monotonic() + patience
+            while not _try_lock(descriptor):
+                if time.monotonic() > end:
+                    raise HostError(directory, "another run holds its lock", "wait for it, or stop it")
+                time.sleep(0.05)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def label(self, staged: str, target: str) -> None:
+        """Give the staged file the SELinux context that the target has."""
+        with contextlib.suppress(OSError):  # no target yet, no SELinux, no extended attributes
+            os.setxattr(staged, "security.selinux", os.getxattr(target, "security.selinux"))
+
+    # -- running ---------------------------------------------------------------------------------------------------
+
+    def run(
+        self, argv: Sequence[str], data: bytes = b"", timeout: float = 60, environment: Optional[Dict[str, str]] = None
+    ) -> Completed:
+        words = list(argv) if self.live else ["/usr/sbin/chroot", self.root, *argv]
+        settings = {"LC_ALL": "C", "PATH": ":".join(SEARCH), "HOME": "/root", **(environment or {})}
+        try:
+            done = subprocess.run(words, input=data, capture_output=True, timeout=timeout, env=settings, check=False)
+        except FileNotFoundError:
+            return Completed(127, "", "{} is not there".format(argv[0]))
+        except subprocess.TimeoutExpired:
+            return Completed(124, "", "{} did not end within {:g} s".format(argv[0], timeout))
+        except OSError as error:
+            return Completed(126, "", str(error.strerror))
+        return Completed(done.returncode, _text(done.stdout), _text(done.stderr))
+
+    def service(self, action: str, name: str) -> Completed:
+        if self.exists("/run/systemd/system"):
+            return self.run(["systemctl", action, name])
+        if self.exists("/etc/init.d/" + name):
+            return self.run(["/etc/init.d/" + name, action])
+        return Completed(127, "", "there is neither systemd nor /etc/init.d/{}".format(name))
+
+    def log_mark(self, files: Sequence[str] = ()) -> LogMark:
+        mark: LogMark = {}
+        for path in (*MAIL_LOGS, *files):
+            with contextlib.suppress(OSError):
+                found = os.stat(self._real(path))
+                mark[path] = (found.st_ino, found.st_size)
+        if self.exists("/run/systemd/journal/socket"):
+            mark["journal"] = (int(time.time()), 0)
+        mark.update({path: (0, 0) for path in files if path not in mark})
+        return mark
+
+    def log(self, since: LogMark) -> str:
+        parts = [self._tail(path, *place) for path, place in since.items() if path != "journal"]
+        if "journal" in since and not any(parts):
+            started = "--since=@{}".format(since["journal"][0])
+            parts.append(self.run(["journalctl", "-q", "--no-pager", "SYSLOG_FACILITY=2", started]).out)
+        return "".join(parts)[-LOG_LIMIT:]
+
+    def _tail(self, path: str, inode: int, size: int) -> str:
+        try:
+            with open(self._real(path), "rb") as file:
+                found = os.fstat(file.fileno())
+                rotated = found.st_ino != inode or found.st_size < size
+                file.seek(max(0 if rotated else size, found.st_size - LOG_LIMIT))
+                return _text(file.read())
+        except OSError:
+            return ""
+
+    # -- names, numbers and paths ----------------------------------------------------------------------------------
+
+    def _real(self, path: str) -> str:
+        """Where ``path`` is for us: links are followed as the host's own programs would, never out of the root."""
+        if self.live:
+            return os.path.realpath(path)
+        parts, done, links = path.split("/")[::-1], "", 0
+        while parts:
+            part = parts.pop()
+            if part in ("", "."):
+                continue
+            if part == "..":
+                done = os.path.dirname(done)
+                continue
+            here = self.root + done + "/" + part
+            if not os.path.islink(here):
+                done += "/" + part
+                continue
+            links += 1
+            if links > MAX_LINKS:
+                raise HostError(path, "is a loop of symbolic links", "remove one of them")
+            target = os.readlink(here)
+            done = "" if target.startswith("/") else done
+            parts.extend(target.split("/")[::-1])
+        return self.root + done
+
+    def _beside(self, path: str, kind: str) -> str:
+        """A hidden name in the directory of the file that ``path`` leads to, in the host's terms."""
+        real = self._real(path)
+        inside = real if self.live else real[len(self.root) :]
+        directory, base = os.path.split(inside)
+        return "{}/.{}.fleetmail-{}".format(directory.rstrip("/"), base, kind)
+
+    def _ids(self, owner: str, group: str) -> Tuple[int, int]:
+        found = self._number("passwd", owner), self._number("group", group)
+        for kind, name, number in (("user", owner, found[0]), ("group", group, found[1])):
+            if number is None:
+                raise HostError("{} {}".format(kind, name), "is not known on the host", "install the software first")
+        return found[0] or 0, found[1] or 0
+
+    def _number(self, kind: str, name: str) -> Optional[int]:
+        if name.isdigit():
+            return int(name)
+        if self.live:
+            return _system_number(kind, name)
+        return next((number for number, known in self._accounts(kind).items() if known == name), None)
+
+    def _name(self, kind: str, number: int) -> str:
+        return _system_name(kind, number) if self.live else self._accounts(kind).get(number, str(number))
+
+    def _accounts(self, kind: str) -> Dict[int, str]:
+        """Number to name, from the tree's own passwd(5) or group(5)."""
+        if kind not in self._names:
+            rows = [line.split(":") for line in self._plain("/etc/" + kind).splitlines()]
+            # the first line of a number wins, as in getpwuid(3)
+            self._names[kind] = {int(row[2]): row[0] for row in rows[::-1] if len(row) > 2 and row[2].isdigit()}
+        return self._names[kind]
+
+    def _plain(self, path: str) -> str:
+        try:
+            with open(self._real(path), "rb") as file:
+                return _text(file.read())
+        except OSError:
+            return ""
+
+    @staticmethod
+    def _sync(directory: str) -> None:
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _told(path: str, problem: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise _host_error(path, problem, error) from None
+
+
+def _host_error(path: str, problem: str, error: OSError) -> HostError:
+    hints = {
+        errno.ENOSPC: "make room on that file system",
+        errno.EDQUOT: "make room in the quota",
+        errno.EROFS: "mount it writable",
+        errno.EACCES: "become: true?",
+        errno.EPERM: "become: true?",
+        errno.EISDIR: "remove the directory of that name",
+    }
+    return HostError(path, "{}: {}".format(problem, error.strerror), hints.get(error.errno or 0, ""))
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _system_name(kind: str, number: int) -> str:
+    import grp
+    import pwd
+
+    try:
+        return pwd.getpwuid(number).pw_name if kind == "passwd" else grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
+
+
+def _system_number(kind: str, name: str) -> Optional[int]:
+    import grp
+    import pwd
+
+    try:
+        return pwd.getpwnam(name).pw_uid if kind == "passwd" else grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")

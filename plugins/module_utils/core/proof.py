@@ -1,0 +1,66 @@
+# SPDX-FileCopyrightText: fleetmail.smtp contributors
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Proving a service: the probe of its relay and the test send, as an order asks for them."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Optional, Tuple
+
+from .backends.base import Backend
+from .dialogue import Failure
+from .errors import StepFailed
+from .message import TestSend, compose, send
+from .order import Order, SendOrder
+from .probe import probe
+from .service import Service
+from .target import Password, Target
+
+
+def target_of(service: Service, root: str = "/", recipient: str = "", timeout: int = 0) -> Target:
+    """The conversation that the service's mail software would have with the relay."""
+    auth = None
+    if service.auth_type == "password" and service.password is not None:
+        auth = Password(service.username, service.password.reveal())
+    return Target(
+        host=service.host,
+        port=service.port,
+        security=service.security,
+        ca_file=root.rstrip("/") + service.ca_file if service.ca_file else "",
+        validate_certs=service.validate_certs,
+        timeout=timeout or service.timeout,
+        auth=auth,
+        allow_cleartext=service.allow_cleartext_auth or service.loopback,
+        sender=service.from_address,
+        recipient=recipient,
+    )
+
+
+def verify(order: Order, root: str) -> Tuple[Dict[str, Any], Optional[str]]:
+    """Probe the relay as far as the order says: the contract's ``verification``, and what is wrong, if anything is."""
+    report = probe(target_of(order.service, root, order.verify_recipient), order.verify)
+    return report.as_result(), None if report.ok else report.problem
+
+
+def test_send(service: Service, mail: SendOrder, backend: Optional[Backend], root: str) -> Dict[str, Any]:
+    """Send the mail, by the relay or (``backend``) by the host's own software: the contract's ``test_send``.
+
+    ``problem`` is there only when it was not sent.
+    """
+    target = target_of(service, root, timeout=mail.timeout)
+    what = TestSend(mail.to, mail.sender, mail.subject, mail.body)
+    if mail.via == "mta" and backend is not None:
+        return _through(backend, what, target.default_sender, mail.timeout)
+    sent = send(target, what)
+    return {**sent.as_result(), **({} if sent.sent else {"problem": sent.problem or sent.reply})}
+
+
+def _through(backend: Backend, mail: TestSend, default_sender: str, timeout: int) -> Dict[str, Any]:
+    try:
+        message = compose(mail, default_sender)
+    except Failure as failure:
+        raise StepFailed("test send", str(failure), option="test_send") from None
+    data = message.data.replace(b"\r\n", b"\n")  # what sendmail(1) reads is local text
+    done = backend.submit(data, message.sender, message.recipients, timeout)
+    result = {"sent": done.sent, "message_id": message.message_id, "reply": done.reply, "via": "mta"}
+    return {**result, "queue_id": done.queue_id, **({} if done.sent else {"problem": done.reply})}

@@ -1,0 +1,302 @@
+# SPDX-FileCopyrightText: fleetmail.smtp contributors
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""The form: one SMTP service as a frozen value, and what can be said of it without touching anything."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from ipaddress import ip_address
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+from urllib.parse import urlsplit
+
+from .errors import InvalidService, Problem
+from .redaction import Secret
+
+PORTS = {"none": 25, "starttls": 587, "tls": 465}  # RFC 5321 4.5.4.2, RFC 6409, RFC 8314 3.3
+DEFAULT_TIMEOUT = 30
+SECURITIES = tuple(PORTS)
+AUTH_TYPES = ("none", "password", "oauth")
+GRANTS = ("authorization_code", "device_code", "client_credentials", "jwt_bearer")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
+_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)\Z")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+\Z")  # RFC 5322 3.2.3, dots checked apart
+
+Problems = Iterator[Problem]
+
+
+@dataclass(frozen=True)
+class OAuthClient:
+    """The OAuth client of a service: what a token's registration consists of."""
+
+    authorization_url: str = ""
+    token_url: str = ""
+    client_id: str = ""
+    client_secret: Optional[Secret] = None
+    scope: Tuple[str, ...] = ()
+    provider: str = "custom"
+    tenant: str = ""
+    grant: str = "authorization_code"
+
+
+@dataclass(frozen=True)
+class Service:
+    """One declared way of sending mail. Text that was not given is ``""``; the port is filled in from ``security``."""
+
+    name: str = "default"
+    enabled: bool = True
+    host: str = ""
+    port: int = 25
+    security: str = "none"
+    auth_type: str = "none"
+    username: str = ""
+    password: Optional[Secret] = None
+    oauth: OAuthClient = OAuthClient()
+    ca_file: str = ""
+    validate_certs: bool = True
+    allow_cleartext_auth: bool = False
+    from_address: str = ""
+    senders: Tuple[str, ...] = ()
+    timeout: int = DEFAULT_TIMEOUT
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> "Service":
+        """Build the service from a module's options.
+
+        Raises InvalidService with every problem that can be seen offline.
+        """
+        service = cls.read(options)
+        problems = list(service.problems())
+        if problems:
+            raise InvalidService(problems)
+        return service
+
+    @classmethod
+    def read(cls, options: Mapping[str, Any]) -> "Service":
+        """Build it without judging it."""
+        known = {field.name: options[field.name] for field in fields(cls) if options.get(field.name) is not None}
+        known["security"] = known.get("security", "none")
+        known["port"] = known.get("port", PORTS.get(known["security"], 25))
+        known["host"] = _bare_host(known.get("host", ""))
+        known["senders"] = tuple(sender.lower() for sender in known.get("senders", ()))
+        known["password"] = _secret(options.get("password"))
+        known["oauth"] = _oauth_client(options)
+        return cls(**known)
+
+    def problems(self) -> Problems:
+        """Yield everything that is wrong with the definition by itself, whatever the backend is."""
+        for check in (_name, _text, _relay, _credentials, _cleartext, _oauth, _addresses, _limits):
+            yield from check(self)
+
+    @property
+    def loopback(self) -> bool:
+        """Does the conversation stay on this host?"""
+        return is_loopback(self.host)
+
+
+def is_loopback(host: str) -> bool:
+    if host.lower().rstrip(".") == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_address(text: str) -> bool:
+    """Is it a mailbox address as an envelope takes it (RFC 5321 4.1.2, without quoted local parts)?"""
+    local, at, domain = text.rpartition("@")
+    dots_fine = ".." not in local and not local.startswith(".") and not local.endswith(".")
+    return bool(at and len(local) <= 64 and _ATOMS.match(local) and dots_fine and is_domain(domain))
+
+
+def is_domain(text: str) -> bool:
+    """Is it a host or domain name in its ASCII form (RFC 1123 2.1, with the underscore that practice allows)?"""
+    name = text[:-1] if text.endswith(".") else text
+    return len(name) <= 253 and bool(name) and all(_LABEL.match(label) for label in name.split("."))
+
+
+def _bare_host(host: str) -> str:
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
+def _secret(value: Any) -> Optional[Secret]:
+    if value is None or isinstance(value, Secret):
+        return value
+    return Secret(str(value))
+
+
+def _oauth_client(options: Mapping[str, Any]) -> OAuthClient:
+    scope = options.get("scope") or ()
+    given: List[str] = scope.split() if isinstance(scope, str) else [str(word) for word in scope]
+    return OAuthClient(
+        authorization_url=options.get("authorization_url") or "",
+        token_url=options.get("token_url") or "",
+        client_id=options.get("client_id") or "",
+        client_secret=_secret(options.get("client_secret")),
+        scope=tuple(given),
+        provider=options.get("oauth_provider") or "custom",
+        tenant=options.get("oauth_tenant") or "",
+        grant=options.get("oauth_grant") or GRANTS[0],
+    )
+
+
+def _name(service: Service) -> Problems:
+    if not _NAME.match(service.name):
+        yield Problem(
+            "name", "must be 1 to 63 letters, digits, '.', '_' or '-'", "it becomes part of file and account names"
+        )
+
+
+def _text(service: Service) -> Problems:
+    """Control characters would start a new line in somebody's configuration file or SMTP command."""
+    for option in ("host", "username", "ca_file", "from_address"):
+        if _CONTROL.search(getattr(service, option)):
+            yield Problem(option, "contains a line break, NUL or other control character", "remove it")
+    secrets = {"password": service.password, "client_secret": service.oauth.client_secret}
+    for option, secret in secrets.items():
+        if secret is not None and _CONTROL.search(secret.reveal().replace("\t", "")):
+            yield Problem(
+                option, "contains a line break, NUL or other control character", "often a file's last newline: trim it"
+            )
+
+
+def _relay(service: Service) -> Problems:
+    yield from _choice("security", service.security, SECURITIES)
+    if not 1 <= service.port <= 65535:
+        yield Problem("port", "{} is not a TCP port".format(service.port), "1 to 65535")
+    if not service.host:
+        if service.enabled:
+            yield Problem("host", "is required while enabled is true", "give the relay's DNS name or IP address")
+    elif not _CONTROL.search(service.host):
+        yield from _host(service.host)
+
+
+def _choice(option: str, value: str, choices: Tuple[str, ...]) -> Problems:
+    if value not in choices:
+        yield Problem(option, "'{}' is not known".format(value), "one of " + ", ".join(choices))
+
+
+def _host(host: str) -> Problems:
+    if "://" in host:
+        yield Problem("host", "has a scheme in it", "give the name alone; TLS is chosen by the option security")
+    elif any(c.isspace() for c in host):
+        yield Problem("host", "has a space in it", "give one DNS name or IP address")
+    elif not (_is_ip(host) or is_domain(host)):
+        yield Problem("host", "'{}' is not a DNS name or an IP address".format(host), _host_hint(host))
+    elif re.match(r"[0-9.]+\Z", host) and not _is_ip(host):
+        yield Problem("host", "'{}' is not an IPv4 address".format(host), "four numbers from 0 to 255")
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return "%" not in host
+
+
+def _host_hint(host: str) -> str:
+    if re.search(r"\]?:\d+\Z", host):
+        return "give the port by the option port"
+    if not host.isascii():
+        return "write an international name in its ASCII form (xn--...)"
+    return "for example smtp.example.com or 192.0.2.25"
+
+
+def _credentials(service: Service) -> Problems:
+    yield from _choice("auth_type", service.auth_type, AUTH_TYPES)
+    given = {"username": bool(service.username), "password": service.password is not None}
+    if service.auth_type == "none":
+        for option in (name for name, is_given in given.items() if is_given):
+            yield Problem(option, "is given but auth_type is none", "set auth_type, or leave {} out".format(option))
+        return
+    needed = ("username", "password") if service.auth_type == "password" else ("username",)
+    partly = any(given[option] for option in needed)
+    for option in needed:
+        if not given[option] and (service.enabled or partly):
+            yield Problem(option, "is required with auth_type: {}".format(service.auth_type), "give both or neither")
+    if service.password is not None and not service.password.reveal():
+        yield Problem("password", "is empty", "is the variable that it comes from defined?")
+    if service.auth_type == "oauth" and given["password"]:
+        yield Problem("password", "is given but auth_type is oauth", "leave it out, or set auth_type: password")
+
+
+def _cleartext(service: Service) -> Problems:
+    exposed = service.auth_type != "none" and service.security == "none" and not service.loopback
+    if exposed and service.host and not service.allow_cleartext_auth:
+        yield Problem(
+            "security",
+            "none would send the credentials in clear text to {}".format(service.host),
+            "use starttls or tls; allow_cleartext_auth: true if that network is yours alone",
+        )
+
+
+def _oauth(service: Service) -> Problems:
+    client = service.oauth
+    yield from _choice("oauth_grant", client.grant, GRANTS)
+    for option, url in (("authorization_url", client.authorization_url), ("token_url", client.token_url)):
+        if url:
+            yield from _url(option, url)
+    repeated = sorted({word for word in client.scope if client.scope.count(word) > 1})
+    if repeated:
+        yield Problem("scope", "names {} twice".format(", ".join(repeated)), "name each scope once")
+    if service.auth_type == "oauth" and service.enabled:
+        yield from _oauth_complete(client)
+
+
+def _url(option: str, url: str) -> Problems:
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        host = ""
+    if not host or _CONTROL.search(url) or " " in url:
+        yield Problem(option, "is not an absolute URL", "for example https://login.example.com/token")
+    elif parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
+        yield Problem(option, "must begin with https://", "secrets travel over it (RFC 6749 3.1, 3.2)")
+    elif parts.fragment:
+        yield Problem(option, "must not have a fragment", "drop what follows '#' (RFC 6749 3.1, 3.2)")
+
+
+def _oauth_complete(client: OAuthClient) -> Problems:
+    needed = {"client_id": client.client_id}
+    if client.provider == "custom":
+        needed["token_url"] = client.token_url
+        if client.grant == "authorization_code":
+            needed["authorization_url"] = client.authorization_url
+    for option, value in needed.items():
+        if not value:
+            yield Problem(option, "is required with auth_type: oauth", "from the application's registration")
+
+
+def _addresses(service: Service) -> Problems:
+    if service.from_address and not _CONTROL.search(service.from_address) and not is_address(service.from_address):
+        yield Problem("from_address", "'{}' is not a mail address".format(service.from_address), "name@example.com")
+    for sender in service.senders:
+        domain = sender[1:] if sender.startswith("@") else sender
+        if not (is_address(sender) or is_domain(domain)):
+            yield Problem("senders", "'{}' is not a mail address or a domain".format(sender), "a@example.com, example.com")
+    if len(set(service.senders)) < len(service.senders):
+        yield Problem("senders", "names a sender twice", "name each one once")
+
+
+def _limits(service: Service) -> Problems:
+    if not 1 <= service.timeout <= 3600:
+        yield Problem("timeout", "{} is out of range".format(service.timeout), "1 to 3600 seconds")
+    if service.ca_file and not service.ca_file.startswith("/") and not _CONTROL.search(service.ca_file):
+        yield Problem("ca_file", "'{}' is not an absolute path".format(service.ca_file), "a path on the host")
+
+
+def public_view(form: Mapping[str, Any]) -> Dict[str, Any]:
+    """The form as it may be shown: a secret becomes ``(set)`` or ``(unset)``."""
+    view: Dict[str, Any] = {}
+    for option, value in form.items():
+        if option in ("password", "client_secret"):
+            view[option] = "(unset)" if value is None else "(set)"
+        else:
+            view[option] = list(value) if isinstance(value, tuple) else value
+    return view
