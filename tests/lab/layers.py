@@ -82,7 +82,9 @@ def why_unavailable() -> str:
     """Why trees cannot be used here, in one sentence; empty when they can."""
     if os.geteuid() != 0:
         return "the lab needs root (overlay mounts and namespaces)"
-    missing = [tool for tool in ("unshare", "nsenter", "mount", "chroot", "apt-get", "dpkg") if not shutil.which(tool)]
+    missing = [
+        tool for tool in ("unshare", "nsenter", "mount", "ip", "chroot", "apt-get", "dpkg") if not shutil.which(tool)
+    ]
     if missing:
         return "the lab needs a Debian machine; missing: " + ", ".join(missing)
     if "overlay" not in Path("/proc/filesystems").read_text():

@@ -22,7 +22,7 @@ import sys
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MNT_DETACH = 2
-_SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFADDR, _SIOCSIFNETMASK = 0x8913, 0x8914, 0x8916, 0x891C
+_SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
 _IFF_UP = 1
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 
@@ -58,19 +58,12 @@ def _enter(root: str) -> None:
     os.chdir("/")
 
 
-def _set_address(link: socket.socket, name: str, request: int, address: str) -> None:
-    fcntl.ioctl(link, request, struct.pack("16sH2s4s8x", name.encode(), socket.AF_INET, b"", socket.inet_aton(address)))
-
-
-def _loopback(addresses: list[str]) -> None:
-    """Bring lo up and give it more addresses, one alias each."""
+def _loopback() -> None:
+    """Bring lo up."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
         request = struct.pack("16sh14x", b"lo", 0)
         flags = struct.unpack("16sh14x", fcntl.ioctl(link, _SIOCGIFFLAGS, request))[1]
         fcntl.ioctl(link, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | _IFF_UP))
-        for number, address in enumerate(addresses, 1):
-            _set_address(link, f"lo:{number}", _SIOCSIFADDR, address)
-            _set_address(link, f"lo:{number}", _SIOCSIFNETMASK, "255.255.255.255")
 
 
 def _reap(_number: int, _frame: object) -> None:
@@ -91,7 +84,7 @@ def main(wanted: dict[str, object]) -> None:
     outer_pid = os.readlink("/proc/self")  # still the machine's /proc: the id that the owner can use
     os.umask(0o022)
     socket.sethostname(wanted["hostname"])
-    _loopback(wanted["addresses"])
+    _loopback()
     if wanted["root"]:
         _enter(wanted["root"])
     signal.signal(signal.SIGCHLD, _reap)

@@ -77,15 +77,17 @@ class Relay:
         self.stop()
 
     def start(self, in_net_of: Space | None = None) -> Relay:
-        """Listen: in a thread, or as a process in the network of a tree or space.
+        """Listen: in a thread, or as a process in the network of a tree or beside it.
 
+        Of a tree: listeners at 127.0.0.0/8 or ::1 are in the tree itself, others beside it, in the tree's network.
         Raises OSError or RuntimeError when it cannot.
         """
         if in_net_of is None:
             self._running = _Thread(_Server(self.listeners, self.hostname, self._journal, lambda: self.behaviour))
         else:
             self._save()
-            self._running = _Process(in_net_of, self._config_file, self._journal)
+            network = in_net_of.network_of([listener.host for listener in self.listeners])
+            self._running = _Process(network, self._config_file, self._journal)
             listening = next(event for event in self._journal.events() if event["event"] == "listening")
             for listener, port in zip(self.listeners, listening["ports"], strict=True):
                 listener.port = port

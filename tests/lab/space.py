@@ -9,6 +9,7 @@ import os
 import select
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 START_TIMEOUT = 20
@@ -19,9 +20,8 @@ _NAMESPACES = ["--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-
 class Space:
     """Own network, mount, process, host-name and IPC namespaces, until kill() or the end of the owner."""
 
-    def __init__(self, name: str = "space", addresses: tuple[str, ...] = ()) -> None:
+    def __init__(self, name: str = "space") -> None:
         self.name = name
-        self.addresses = addresses
         self.pid = 0
         self._launcher: subprocess.Popen[bytes] | None = None
         self._lifeline = -1
@@ -35,7 +35,7 @@ class Space:
 
     def begin(self, root: str = "", daemons: tuple[tuple[str, ...], ...] = ()) -> None:
         """Start process 1 and wait until it has set all up. Raises RuntimeError with its words when it cannot."""
-        wanted = {"hostname": self.name, "addresses": self.addresses, "root": root, "daemons": daemons}
+        wanted = {"hostname": self.name, "root": root, "daemons": daemons}
         readable, self._lifeline = os.pipe()
         command = ["unshare", *_NAMESPACES, sys.executable, "-I", "-S", str(_PID_ONE), json.dumps(wanted)]
         self._launcher = subprocess.Popen(
@@ -74,6 +74,10 @@ class Space:
             if stream:
                 stream.close()
         self._launcher, self.pid = None, 0
+
+    def network_of(self, _addresses: Sequence[str]) -> Space:
+        """The space whose network has these addresses."""
+        return self
 
     def net_command(self, command: list[str]) -> list[str]:
         """The command as it runs with the machine's files but inside this space's network."""

@@ -16,11 +16,11 @@ from typing import IO
 
 from . import sweep as running
 from .layers import DOMAIN, build_layer
+from .network import RELAY6_ADDRESS, RELAY6_NAME, RELAY_ADDRESS, RELAY_NAME, Network
 from .pid_one import mount
 from .space import Space
 
-RELAY_NAME = f"relay.{DOMAIN}"
-RELAY_ADDRESS = "10.77.0.25"
+__all__ = ["RELAY6_ADDRESS", "RELAY6_NAME", "RELAY_ADDRESS", "RELAY_NAME", "CommandFailed", "Tree"]
 LOG_FILES = ("/var/log/mail.log", "/var/log/exim4/mainlog", "/var/log/exim4/paniclog", "/var/log/msmtp.log")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SYSLOG = ("/usr/sbin/rsyslogd", "-n", "-iNONE")
@@ -54,7 +54,8 @@ class Tree(Space):
     """A host made of a role's layers and a writable one in memory.
 
     role: a key of layers.RECIPES. size: the writable layer's limit, as tmpfs(5) takes it; a small one is soon full.
-    names: more host names and their addresses, besides relay.example.test, which is an address of the host itself.
+    names: more host names and their addresses, besides relay.example.test and relay6.example.test.
+    network: shared with other hosts; without it the host gets one of its own.
     Use it as a context manager; entering builds missing layers (minutes, once) and starts the host (well under 0.5 s).
     """
 
@@ -65,13 +66,28 @@ class Tree(Space):
         name: str = "client",
         size: str = "512m",
         names: Mapping[str, str] | None = None,
-        addresses: tuple[str, ...] = (RELAY_ADDRESS,),
+        network: Network | None = None,
     ) -> None:
-        super().__init__(name, addresses)
+        super().__init__(name)
         self.role, self.suite, self.size = role, suite, size
-        self.names = {RELAY_NAME: RELAY_ADDRESS, **(names or {})}
+        self.network = network or Network()
+        self._own_network = network is None
+        self.address = self.network.new_address()
+        self.names = {**self.network.names, **(names or {})}
         self._place: Path | None = None
         self._lock: IO[str] | None = None
+
+    @property
+    def full_name(self) -> str:
+        """Its host name with the domain."""
+        return f"{self.name}.{DOMAIN}"
+
+    def network_of(self, addresses: Sequence[str]) -> Space:
+        """The host itself for loopback addresses, its network for others. Raises ValueError for a mixture."""
+        local = {address == "::1" or address.startswith("127.") for address in addresses}
+        if len(local) > 1:
+            raise ValueError(f"some are loopback addresses and some are not: {addresses}")
+        return self if local == {True} else self.network
 
     @property
     def path(self) -> Path:
@@ -93,8 +109,11 @@ class Tree(Space):
             self._write_names()
             self.write("/etc/hostname", f"{self.name}\n")
             self.write("/etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+            if self._own_network:
+                self.network.begin_network()
             self.begin(str(self.path), (_SYSLOG, _DNS))
             self._wait_for_daemons()
+            self.network.plug(self)
         except BaseException:
             self.kill()
             raise
@@ -109,7 +128,7 @@ class Tree(Space):
         mount("overlay", str(self.path), "overlay", 0, options)
 
     def _write_names(self) -> None:
-        own = f"127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.1.1 {self.name}.{DOMAIN} {self.name}\n"
+        own = f"127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.1.1 {self.full_name} {self.name}\n"
         text = own + "".join(f"{address} {name}\n" for name, address in self.names.items())
         self.write("/etc/hosts", text)
         if (self.path / "var/spool/postfix/etc").is_dir():
@@ -126,6 +145,9 @@ class Tree(Space):
     def kill(self) -> None:
         """End its processes and remove everything of it. Harmless when it was stopped before."""
         super().kill()
+        self.network.unplug(self)
+        if self._own_network:
+            self.network.kill()
         if self._place and self._lock:
             running.release(self._place, self._lock)
         self._place = self._lock = None
@@ -223,6 +245,11 @@ class Tree(Space):
     def stop(self, service: str) -> None:
         """Stop a service by the host's own init script."""
         self.run(["service", _SERVICES.get(service, service), "stop"])
+
+    def let_cool(self, path: str = "/etc/postfix/main.cf") -> None:
+        """Make a file look ten seconds old: every Postfix command waits up to 3 s for a main.cf younger than 2 s."""
+        past = time.time() - 10
+        os.utime(self.inside(path), (past, past))
 
     def log(self) -> str:
         """The mail log: syslog's, Exim's and msmtp's files, those that are there."""
