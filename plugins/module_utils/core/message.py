@@ -15,7 +15,7 @@ from .conversation import Conversation, Envelope, Step, plan
 from .dialogue import Failure, shown
 from .target import Target, wire_address
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # all that str.splitlines() takes for a line break
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,10 @@ def _check_text(mail: TestSend) -> None:
 
 def _mailbox(text: str) -> Any:
     from email.headerregistry import Address
-    from email.utils import parseaddr
+    from email.utils import getaddresses
 
-    name, address = parseaddr(text)
     try:
+        ((name, address),) = getaddresses([text])
         local, _, domain = wire_address(address).rpartition("@")
     except ValueError as error:
         raise Failure("address", f"no mail address in '{shown(text)}'") from error
