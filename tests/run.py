@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from driver import checkout, debian, environments, parts, sanity
 from driver.parts import Part
+from lab.layers import why_unavailable
 
 ROOT = checkout.ROOT
 TESTS = ROOT / "tests"
@@ -30,6 +32,7 @@ def main(arguments: list[str]) -> int:
         case ["test" | "lint" | "unit" | "sanity" | "integration" | "crash" as target]:
             return run_parts(target)
         case ["bench"]:
+            debian.install_missing()
             return run_script(TESTS / "bench/run.py", TESTS / "requirements.txt")
         case ["demo"]:
             return run_script(ROOT / "demo/run.py", TESTS / "requirements-demo.txt", ROOT / ".demo")
@@ -49,8 +52,10 @@ def run_parts(target: str) -> int:
     """Prepare, then run the parts that belong to a target."""
     began = time.monotonic()
     print("== preparing", flush=True)
-    for notice in filter(None, (debian.install_missing(), debian.why_not())):
+    if notice := debian.install_missing():
         print(f"-- {notice}")
+    if reason := why_unavailable():
+        print(f"-- left out: integration tests with real mail software: {reason}")
     environment = environments.virtual_environment((TESTS / "requirements.txt").read_text())
     with checkout.copied() as collection:
         pythons = collection.parents[2] / "pythons"
@@ -81,23 +86,22 @@ def all_parts(environment: Path, collection: Path) -> list[Part]:
     ]
 
 
+def run_script(script: Path, requirements: Path, folder: Path | None = None) -> int:
+    """Run one of our programs with its requirements, all kept in a folder (the cache unless told)."""
+    environment = environments.virtual_environment(requirements.read_text(), folder=folder)
+    collections = {"ANSIBLE_COLLECTIONS_PATH": str(checkout.linked(folder))}
+    command = [environment / "bin/python", script]
+    return subprocess.run(command, env=variables(environment) | collections, cwd=ROOT, check=False).returncode
+
+
 def variables(environment: Path, *folders: Path) -> dict[str, str]:
-    """Return the environment variables that parts run with; the machine's own pass through."""
+    """Return the environment variables that our programs run with; the machine's own pass through."""
     search = [environment / "bin", *folders, os.environ.get("PATH", os.defpath)]
     return os.environ | {
         "PATH": os.pathsep.join(map(str, search)),
-        "ANSIBLE_COLLECTIONS_PATH": str(checkout.linked()),
         "FLEETMAIL_CACHE": str(environments.cache_root()),
         "GALAXY_IMPORTER_CONFIG": str(TESTS / "galaxy-importer.cfg"),
-        "PYTHONDONTWRITEBYTECODE": "1",
     }
-
-
-def run_script(script: Path, requirements: Path, folder: Path | None = None) -> int:
-    """Run one of our programs with its requirements."""
-    debian.install_missing()
-    environment = environments.virtual_environment(requirements.read_text(), folder=folder)
-    return subprocess.run(["python", script], env=variables(environment), cwd=ROOT, check=False).returncode
 
 
 def clean() -> None:
@@ -110,6 +114,9 @@ def clean() -> None:
 
 
 if __name__ == "__main__":
+    # However we are ended, what runs is stopped and copies are removed. A shell's background job would ignore SIGINT.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         sys.exit(main(sys.argv[1:]))
     except environments.Unavailable as problem:

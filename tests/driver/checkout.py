@@ -20,16 +20,26 @@ ROOT = Path(__file__).parents[2]
 PLACE = Path("ansible_collections/fleetmail/smtp")
 
 
-def linked() -> Path:
-    """Return a collections path (for ANSIBLE_COLLECTIONS_PATH) in which the collection is a link to this checkout."""
-    links = cache_root() / "collections"
+def linked(folder: Path | None = None) -> Path:
+    """Return a collections path (for ANSIBLE_COLLECTIONS_PATH) in which the collection is a link to this checkout.
+
+    folder: where such paths are kept, the cache unless told.
+    """
+    links = (folder or cache_root()) / "collections"
     collections = links / hashlib.sha256(os.fsencode(ROOT)).hexdigest()[:12]
-    with locked(collections):
+    with locked(links):
+        _drop_dead(links)
         link = collections / PLACE
         if not link.is_symlink():
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(ROOT)
     return collections
+
+
+def _drop_dead(links: Path) -> None:
+    for link in links.glob(f"*/{PLACE}"):
+        if not link.exists():
+            shutil.rmtree(link.parents[2])
 
 
 @contextmanager

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,11 @@ class Result:
 
 
 class _Running:
-    """A part under way."""
+    """A part under way, in a session of its own so that it can be stopped with all it started."""
 
-    def __init__(self, part: Part, environment: dict[str, str]) -> None:
+    def __init__(self, part: Part, environment: dict[str, str], quiet: bool) -> None:
         self._part = part
-        self._output: IO[bytes] | None = tempfile.TemporaryFile() if part.background else None  # noqa: SIM115 (read in finish)
+        self._output = tempfile.TemporaryFile() if quiet else None  # noqa: SIM115 (closed with the process)
         self._began = time.monotonic()
         self._process = subprocess.Popen(
             part.command,
@@ -55,7 +57,8 @@ class _Running:
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=self._output,
-            stderr=subprocess.STDOUT if self._output else None,
+            stderr=subprocess.STDOUT if quiet else None,
+            start_new_session=True,
         )
 
     def finish(self) -> Result:
@@ -65,16 +68,32 @@ class _Running:
             print(self._output.read().decode(errors="replace"), flush=True)
         return Result(self._part.name, code, time.monotonic() - self._began)
 
+    def stop(self) -> None:
+        """Interrupt it if it still runs, as Ctrl-C would, so that it cleans up."""
+        if self._process.poll() is not None:
+            return
+        os.killpg(self._process.pid, signal.SIGINT)
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+
 
 def run(parts: list[Part], environment: dict[str, str]) -> int:
     """Run all parts, whatever fails, and print a summary; return the exit code."""
-    background = {part.name: _Running(part, environment) for part in parts if part.background and len(parts) > 1}
     results = []
-    for part in parts:
-        print(f"\n== {part.name}", flush=True)
-        result = (background.get(part.name) or _Running(part, environment)).finish()
-        print(f"-- {part.name}: {result.verdict} in {result.seconds:.1f} s", flush=True)
-        results.append(result)
+    with ExitStack() as started:
+
+        def start(part: Part, quiet: bool = False) -> _Running:
+            running = _Running(part, environment, quiet)
+            started.callback(running.stop)
+            return running
+
+        beside = {part.name: start(part, quiet=True) for part in parts if part.background and len(parts) > 1}
+        for part in parts:
+            print(f"\n== {part.name}", flush=True)
+            results.append((beside.get(part.name) or start(part)).finish())
+            print(f"-- {part.name}: {results[-1].verdict} in {results[-1].seconds:.1f} s", flush=True)
     return _sum_up(results)
 
 
