@@ -189,10 +189,10 @@ TABLE = (
           "The relay cannot take mail from {sender} at the moment: try again later; its logs tell why."),
     Cause("sender_refused", "reply", "mail", "",
           "The relay refuses the sender {sender}: set from_address to an address that it accepts."),
-    Cause("relay_denied", "reply", "rcpt",
-          r"relay(ing)? (access )?(denied|not|prohibited|forbidden)|(unable|(permitted|allowed)) to relay|5\.7\.54",
-          "The relay does not relay for this host to other domains: it has to know its address, or the service needs "
-          "auth_type and credentials."),
+    Cause("relay_denied", "reply", "rcpt", "relay(ing)? (access )?(denied|not|prohibited|forbidden)"
+          r"|(unable|(permitted|allowed)) to relay|5\.7\.54|access denied|client host rejected",
+          "The relay does not take mail from this host for others: it has to know the host's address, or the service "
+          "needs auth_type and credentials (this is: {username})."),
     Cause("recipient_temporary", "reply", "rcpt", "^4",
           "The relay cannot take mail for {recipient} at the moment: try again later."),
     Cause("recipient_refused", "reply", "rcpt", "",

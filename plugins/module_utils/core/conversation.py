@@ -80,8 +80,6 @@ class Conversation:
         except Failure as failure:
             ok, detail = False, failure.words
             self.cause, self.problem = advise(name, failure, self._facts())
-            if failure.cause == "reply":
-                self._dialogue.part()
         self.steps.append(Step(name, ok, shown(detail), int((monotonic() - began) * 1000)))
         return ok
 
@@ -98,7 +96,7 @@ class Conversation:
             "port": target.port,
             "security": target.security,
             "timeout": f"{target.timeout:g}",
-            "helo": target.helo or "its address",
+            "helo": target.helo_name or "its address",
             "sender": self.envelope.sender,
             "recipient": ", ".join(self._refused),
             "username": target.auth.username if target.auth else "auth_type: none",
@@ -138,7 +136,7 @@ class Conversation:
         return greeting + self._say_ehlo(self._dialogue)
 
     def _say_ehlo(self, dialogue: Dialogue) -> str:
-        reply = _expect(dialogue.ehlo(self.target.helo), 250)
+        reply = _expect(dialogue.ehlo(self.target.helo_name), 250)
         self.capabilities = dialogue.capabilities
         return f"250 {reply.lines[0]}"
 
@@ -187,7 +185,7 @@ class Conversation:
         with contextlib.suppress(Failure), connect(self._address, self.target.port, self._deadline) as second:
             if self.target.security == "starttls":
                 _expect(second.read_reply("greeting"), 220)
-                _expect(second.ehlo(self.target.helo), 250)
+                _expect(second.ehlo(self.target.helo_name), 250)
             self._secure(second, tls.context("", False))
             self.tls = tls.described(second.sock)
 

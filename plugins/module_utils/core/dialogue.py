@@ -187,11 +187,17 @@ class Dialogue:
         self._buffer = b""
         self._redactor = Redactor()
         self._sent: list[str] = []
+        self._our_turn = False
 
     def __enter__(self) -> Dialogue:
         return self
 
     def __exit__(self, *_exception: object) -> None:
+        """Hang up; where the server waits for us, with a QUIT that nobody waits for."""
+        self.deadline = Deadline(0.2)
+        with contextlib.suppress(ConnectionError, Failure):
+            if self._our_turn:
+                self._send(b"QUIT\r\n", "QUIT")
         self.sock.close()
 
     def conceal(self, secret: str, sent: Iterable[bytes]) -> None:
@@ -221,13 +227,8 @@ class Dialogue:
             self._send(data, "message")
         return self.read_reply("message")
 
-    def part(self) -> None:
-        """Say QUIT and do not wait: what a well-behaved client does before it gives up."""
-        self.deadline = Deadline(0.2)
-        with contextlib.suppress(ConnectionError, Failure):
-            self._send(b"QUIT\r\n", "QUIT")
-
     def _send(self, data: bytes, waiting_for: str) -> None:
+        self._our_turn = False
         left = memoryview(data)
         while left:
             self.sock.settimeout(self.deadline.left(waiting_for))
@@ -251,6 +252,7 @@ class Dialogue:
             code = match.group(1)
             lines.append(self.hidden((match.group(3) or b"").decode("utf-8", "replace")))
             if match.group(2) != b"-":
+                self._our_turn = code not in (b"221", b"421")
                 return Reply(int(code), tuple(lines))
             if len(lines) >= LINE_LIMIT:
                 raise Failure("flood", f"{waiting_for}: more than {LINE_LIMIT} lines in one reply")
@@ -303,11 +305,12 @@ class Dialogue:
     def begin_tls(self, context: ssl.SSLContext, name: str, waiting_for: str = "TLS handshake") -> None:
         """Do the handshake; what the server said before counts no longer (RFC 3207 4.2)."""
         self.capabilities = {}
+        after_starttls, self._our_turn = self._our_turn, False
         with _told_as(waiting_for, self.deadline):
             self.sock = context.wrap_socket(self.sock, server_hostname=name, do_handshake_on_connect=False)
             self.sock.settimeout(self.deadline.left(waiting_for))
             self.sock.do_handshake()
-        self.encrypted = True
+        self.encrypted, self._our_turn = True, after_starttls
 
 
 def parse_capabilities(lines: Iterable[str]) -> dict[str, str]:

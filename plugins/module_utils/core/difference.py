@@ -5,20 +5,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 from .plan import Change, Plan
 
 
-def difference(head: str, plan: Plan) -> Dict[str, Any]:
+def difference(head: str, plan: Plan) -> dict[str, Any]:
     """Ansible's ``diff`` value for a plan. A secret file shows that it changes, never what is in it."""
-    sides: Tuple[List[str], List[str]] = [head], [head]
+    sides: tuple[list[str], list[str]] = [head], [head]
     for field, before, after in plan.drift:
-        sides[0].append("  {}: {}".format(field, _word(before)))
-        sides[1].append("  {}: {}".format(field, _word(after)))
+        sides[0].append(f"  {field}: {_word(before)}")
+        sides[1].append(f"  {field}: {_word(after)}")
     for change in plan.changes:
-        for side, lines in zip(sides, _file(change)):
-            side += lines
+        gone, come = _file(change)
+        sides[0].extend(gone)
+        sides[1].extend(come)
     before, after = ("\n".join(side) + "\n" for side in sides)
     return {"before_header": head, "after_header": head, "before": before, "after": after}
 
@@ -31,23 +32,23 @@ def _word(value: Any) -> str:
     return ", ".join(str(one) for one in value) if isinstance(value, (list, tuple)) else str(value)
 
 
-def _file(change: Change) -> Tuple[List[str], List[str]]:
+def _file(change: Change) -> tuple[list[str], list[str]]:
     wanted, now = change.wanted, change.now
     old = "" if now is None else now.content.decode("utf-8", "replace")
     new = "" if wanted.content is None else wanted.content.decode("utf-8", "replace")
-    title = "file {}".format(wanted.path)
+    title = f"file {wanted.path}"
     states = "absent" if now is None else "present", "absent" if wanted.content is None else "present"
     if wanted.secret:
-        return ["{} ({}, secret)".format(title, states[0])], ["{} ({}, secret)".format(title, states[1])]
+        return [f"{title} ({states[0]}, secret)"], [f"{title} ({states[1]}, secret)"]
     gone, come = _changed_lines(old.splitlines(), new.splitlines())
-    return ["{} ({})".format(title, states[0]), *gone], ["{} ({})".format(title, states[1]), *come]
+    return [f"{title} ({states[0]})", *gone], [f"{title} ({states[1]})", *come]
 
 
-def _changed_lines(old: List[str], new: List[str]) -> Tuple[List[str], List[str]]:
+def _changed_lines(old: list[str], new: list[str]) -> tuple[list[str], list[str]]:
     from difflib import SequenceMatcher
 
-    gone: List[str] = []
-    come: List[str] = []
+    gone: list[str] = []
+    come: list[str] = []
     for tag, start, stop, new_start, new_stop in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         if tag != "equal":
             gone += ["  " + line for line in old[start:stop]]

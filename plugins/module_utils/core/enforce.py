@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from collections.abc import Mapping
+from typing import Any, Callable
 
 from .backends.base import Backend, Observed
 from .errors import FleetmailError, InvalidService, StepFailed
 from .host import Host
+from .journal import STATE, interrupted
 from .order import Order
 from .plan import Plan, compare
 from .redaction import Redactor
@@ -18,10 +20,10 @@ from .service import Service, public_view
 PATIENCE = 5.0  # seconds for a service to come up after it was activated
 
 
-def enforce(options: Mapping[str, Any], host: Host, check: bool) -> Dict[str, Any]:
+def enforce(options: Mapping[str, Any], host: Host, check: bool) -> dict[str, Any]:
     """Make the host send mail as ``options`` say; with ``check`` only tell what would be done.
 
-    Gives the contract's result. A failure is a result too: ``failed``, ``msg`` and ``problems``, with the host as it was.
+    Gives the contract's result. A failure is a result too: ``failed``, ``msg``, ``problems``, and the host as it was.
     """
     run = Enforcement(options, host, check)
     try:
@@ -40,14 +42,14 @@ class Enforcement:
         self.order = Order.from_options(options)
         self.host = host
         self.check = check
-        self.backend: Optional[Backend] = None
+        self.backend: Backend | None = None
         self.observed = Observed({})
         self.plan = Plan()
-        self.warnings: List[str] = []
-        self.backups: List[str] = []
-        self.verification: Optional[Dict[str, Any]] = None
-        self.sent: Optional[Dict[str, Any]] = None
-        self.failure: Optional[FleetmailError] = None
+        self.warnings: list[str] = []
+        self.backups: list[str] = []
+        self.verification: dict[str, Any] | None = None
+        self.sent: dict[str, Any] | None = None
+        self.failure: FleetmailError | None = None
         self.rolled_back = False
         self.kept = False
 
@@ -63,15 +65,13 @@ class Enforcement:
             self._verify()
             self._send(changed=False)
         else:
-            from .transaction import STATE
-
             self.host.make_directory(STATE, 0o700, "root", "root")
             with self.host.locked(STATE):
                 self._look(backend)  # another run may have been at work until now
                 self._apply(backend)
 
     @property
-    def wanted(self) -> Optional[Service]:
+    def wanted(self) -> Service | None:
         return self.order.service if self.order.present else None
 
     def _look(self, backend: Backend) -> None:
@@ -88,13 +88,11 @@ class Enforcement:
             self.redactor.learn(secret)
         return observed
 
-    def _wanted_form(self, backend: Backend) -> Optional[Dict[str, Any]]:
+    def _wanted_form(self, backend: Backend) -> dict[str, Any] | None:
         return None if self.wanted is None else backend.wanted_form(self.wanted)
 
     def _recover(self) -> None:
         """Complete what an interrupted run left; in check mode only tell of it."""
-        from .journal import interrupted
-
         record = interrupted(self.host)
         if record is None:
             return
@@ -102,7 +100,7 @@ class Enforcement:
             self.warnings.append("a run was interrupted while {}: the next run undoes it".format(record["phase"]))
             return
         from .backends.registry import choose
-        from .transaction import STATE, recover
+        from .transaction import recover
 
         with self.host.locked(STATE):
             record = interrupted(self.host)
@@ -126,7 +124,7 @@ class Enforcement:
         def judge() -> None:
             self._judge(backend, mark)
 
-        steps: List[Callable[[], None]] = [activate, judge, self._verify, lambda: self._send(changed=True)]
+        steps: list[Callable[[], None]] = [activate, judge, self._verify, lambda: self._send(changed=True)]
         try:
             transaction.apply(before, steps, self.order.backup)
         finally:
@@ -137,20 +135,20 @@ class Enforcement:
         if self.host.live:
             backend.settle(before, self.wanted)
 
-    def _judge(self, backend: Backend, mark: Dict[str, Any]) -> None:
+    def _judge(self, backend: Backend, mark: dict[str, Any]) -> None:
         """Is the effective state what was wanted, does the software live, is its log clean?"""
         self.observed = self._read(backend)
         if self.host.live:
             self._wait_for_life(backend)
             complaint = backend.complaints(self.host.log(mark))
             if complaint:
-                raise StepFailed("activate", "its log says: {}".format(complaint))
+                raise StepFailed("activate", f"its log says: {complaint}")
         left = compare(self._wanted_form(backend), self.observed, [], self.host)
         if self.wanted is not None and left.drift:
             what = ", ".join(drift.field for drift in left.drift)
-            told = "{} did not become effective".format(what)
+            told = f"{what} did not become effective"
             for override in self.observed.overrides:
-                told += "; {}".format(override)
+                told += f"; {override}"
             raise StepFailed("effective", told, "something overrides it, see the problems", left.drift[0].field)
 
     def _wait_for_life(self, backend: Backend) -> None:
@@ -192,9 +190,9 @@ class Enforcement:
     def changed(self) -> bool:
         return not self.plan.empty and (self.check or self.kept)
 
-    def result(self) -> Dict[str, Any]:
+    def result(self) -> dict[str, Any]:
         """The contract's result, without any secret."""
-        result: Dict[str, Any] = {
+        result: dict[str, Any] = {
             "changed": self.changed,
             "service": self._service(),
             "drift": [drift._asdict() for drift in self.plan.drift],
@@ -215,17 +213,18 @@ class Enforcement:
         if self.failure is not None:
             result.update(failed=True, changed=False, msg=self.failure.message)
             result["problems"] = [problem.as_dict() for problem in self._problems(self.failure)]
-        return _printable(self.redactor.data(result))
+        told: dict[str, Any] = _printable(self.redactor.data(result))
+        return told
 
-    def _problems(self, failure: FleetmailError) -> List[Any]:
+    def _problems(self, failure: FleetmailError) -> list[Any]:
         overrides = [] if isinstance(failure, InvalidService) else self.observed.overrides
         return failure.problems + [one for one in overrides if one not in failure.problems]
 
     def _head(self) -> str:
         return "service {} ({})".format(self.order.service.name, self.backend.name if self.backend else "?")
 
-    def _service(self) -> Dict[str, Any]:
-        view: Dict[str, Any] = {"name": self.order.service.name}
+    def _service(self) -> dict[str, Any]:
+        view: dict[str, Any] = {"name": self.order.service.name}
         if self.backend is None:
             return view
         view.update(backend=self.backend.name, state="present" if self.observed.managed else "absent")

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 
 class Problem(NamedTuple):
@@ -15,11 +16,11 @@ class Problem(NamedTuple):
     problem: str
     hint: str = ""
 
-    def as_dict(self) -> Dict[str, str]:
+    def as_dict(self) -> dict[str, str]:
         return {"option": self.option, "problem": self.problem, "hint": self.hint}
 
     def __str__(self) -> str:
-        return "{}: {}{}".format(self.option, self.problem, " ({})".format(self.hint) if self.hint else "")
+        return "{}: {}{}".format(self.option, self.problem, f" ({self.hint})" if self.hint else "")
 
 
 class FleetmailError(Exception):
@@ -28,7 +29,7 @@ class FleetmailError(Exception):
     def __init__(self, message: str, problems: Iterable[Problem] = ()) -> None:
         super().__init__(message)
         self.message = message
-        self.problems: List[Problem] = list(problems)
+        self.problems: list[Problem] = list(problems)
 
 
 class InvalidService(FleetmailError):
@@ -36,8 +37,8 @@ class InvalidService(FleetmailError):
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         first = str(problems[0])
-        more = " (and {} more)".format(len(problems) - 1) if len(problems) > 1 else ""
-        super().__init__("{}{}".format(first, more), problems)
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        super().__init__(f"{first}{more}", problems)
 
 
 class HostError(FleetmailError):
@@ -51,7 +52,7 @@ class HostError(FleetmailError):
 class StepFailed(FleetmailError):
     """A step of an apply said no (check, activate, effective, probe, test send); ``step`` names it."""
 
-    def __init__(self, step: str, problem: str, hint: str = "", option: Optional[str] = None) -> None:
+    def __init__(self, step: str, problem: str, hint: str = "", option: str | None = None) -> None:
         found = Problem(option or step, problem, hint)
         super().__init__(str(found), [found])
         self.step = step

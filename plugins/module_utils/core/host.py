@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from typing import ContextManager, Dict, List, NamedTuple, Optional, Protocol, Sequence, Tuple
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
 
 
 class Snapshot(NamedTuple):
@@ -30,7 +32,7 @@ class Completed(NamedTuple):
         return " ".join((self.err.strip() or self.out.strip()).split())[:600]
 
 
-LogMark = Dict[str, Tuple[int, int]]  # file -> inode and size; "journal" -> seconds since the epoch, 0
+LogMark = dict[str, tuple[int, int]]  # file -> inode and size; "journal" -> seconds since the epoch, 0
 
 
 class Host(Protocol):
@@ -41,16 +43,16 @@ class Host(Protocol):
 
     root: str
 
-    def read(self, path: str) -> Optional[Snapshot]:
+    def read(self, path: str) -> Snapshot | None:
         """The file behind ``path`` (links followed inside the root), or None when there is none."""
 
     def exists(self, path: str) -> bool:
         """Is there a file or directory?"""
 
-    def list(self, directory: str) -> List[str]:
+    def names_in(self, directory: str) -> list[str]:
         """The names in a directory, sorted; empty when there is none."""
 
-    def locked(self, directory: str) -> ContextManager[None]:
+    def locked(self, directory: str) -> AbstractContextManager[None]:
         """Hold the one lock on ``directory``; waits for another run a minute at most."""
 
     def make_directory(self, path: str, mode: int, owner: str, group: str) -> bool:
@@ -80,17 +82,17 @@ class Host(Protocol):
     def remove_directory(self, path: str) -> None:
         """Remove a directory when it is empty."""
 
-    def inode(self, path: str) -> Optional[int]:
+    def inode(self, path: str) -> int | None:
         """The number of the file that ``path`` now is, None when there is none."""
 
     def has_account(self, owner: str = "", group: str = "") -> bool:
         """Does the host know that user and that group?"""
 
-    def which(self, program: str) -> Optional[str]:
+    def which(self, program: str) -> str | None:
         """The path of a program, looked for in the system directories too."""
 
     def run(
-        self, argv: Sequence[str], data: bytes = b"", timeout: float = 60, environment: Optional[Dict[str, str]] = None
+        self, argv: Sequence[str], data: bytes = b"", timeout: float = 60, environment: dict[str, str] | None = None
     ) -> Completed:
         """Run a program of the host under LC_ALL=C. Secrets go in by ``data`` only. Inside a tree: chrooted."""
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 from .errors import HostError
 from .host import Host
@@ -15,23 +15,23 @@ STATE = "/var/lib/fleetmail/smtp"
 JOURNAL = STATE + "/journal.json"
 VERSION = 1
 
-Entry = Dict[str, Any]  # path; had: was it there; old, new: names of the kept and the staged file; inode of the latter
+Entry = dict[str, Any]  # path; had: was it there; old, new: names of the kept and the staged file; inode of the latter
 
 
-def note(host: Host, phase: str, backend: str, options: Any, running: Optional[bool], files: List[Entry]) -> None:
+def note(host: Host, phase: str, backend: str, options: Any, running: bool | None, files: list[Entry]) -> None:
     """Write it, synced to disk before anything that it tells of happens. ``phase``: staging, applying or kept."""
     record = {"version": VERSION, "phase": phase, "backend": backend}
     record.update(options=options, running=running, files=files)
     host.rename(host.stage(JOURNAL, json.dumps(record).encode(), 0o600, "root", "root"), JOURNAL)
 
 
-def interrupted(host: Host) -> Optional[Dict[str, Any]]:
+def interrupted(host: Host) -> dict[str, Any] | None:
     """The journal that a run left which did not come to its end. Raises HostError when it cannot be understood."""
     found = host.read(JOURNAL)
     if found is None:
         return None
     try:
-        record: Dict[str, Any] = json.loads(found.content)
+        record: dict[str, Any] = json.loads(found.content)
         if record["version"] != VERSION:
             raise ValueError
         return record

@@ -9,17 +9,18 @@ Taking the block out and unmuting gives back the file byte for byte, with every 
 from __future__ import annotations
 
 import re
-from typing import Callable, List, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Callable
 
 MUTED = "#fleetmail.smtp# "
 _BEGIN = re.compile(r"^# BEGIN fleetmail\.smtp ([A-Za-z0-9_.-]+)( \(joined\))?\n", re.M)
 
 
 def _end(name: str) -> str:
-    return "# END fleetmail.smtp {}\n".format(name)
+    return f"# END fleetmail.smtp {name}\n"
 
 
-def _span(text: str, name: str) -> Optional[Tuple[int, int, int, int]]:
+def _span(text: str, name: str) -> tuple[int, int, int, int] | None:
     """Begin of the block, begin and end of its inside, end of the block."""
     for found in _BEGIN.finditer(text):
         if found.group(1) == name:
@@ -30,12 +31,12 @@ def _span(text: str, name: str) -> Optional[Tuple[int, int, int, int]]:
     return None
 
 
-def names(text: str) -> List[str]:
+def names(text: str) -> list[str]:
     """The services that have a block in the text, in order."""
     return [found.group(1) for found in _BEGIN.finditer(text) if _end(found.group(1)) in text[found.end() :]]
 
 
-def get(text: str, name: str) -> Optional[str]:
+def get(text: str, name: str) -> str | None:
     """The lines inside the service's block; None when it has none."""
     span = _span(text, name)
     return None if span is None else text[span[1] : span[2]]
@@ -53,7 +54,7 @@ def put(text: str, name: str, inside: str, first: bool = False) -> str:
     if span is not None:
         return text[: span[1]] + inside + text[span[2] :]
     if first:
-        return "# BEGIN fleetmail.smtp {}\n{}{}".format(name, inside, _end(name)) + text
+        return f"# BEGIN fleetmail.smtp {name}\n{inside}{_end(name)}" + text
     joined = bool(text) and not text.endswith("\n")
     begin = "\n# BEGIN fleetmail.smtp {} (joined)\n" if joined else "# BEGIN fleetmail.smtp {}\n"
     return text + begin.format(name) + inside + _end(name)
@@ -66,14 +67,14 @@ def outside(text: str) -> str:
     return text
 
 
-def mute(lines: Sequence[str]) -> List[str]:
+def mute(lines: Sequence[str]) -> list[str]:
     """The lines as comments that ``unmute`` finds again."""
     return [MUTED + line for line in lines]
 
 
 def unmute(text: str, wanted: Callable[[str], bool]) -> str:
     """Give muted lines back: each run of them whose first line ``wanted`` says yes to."""
-    out: List[str] = []
+    out: list[str] = []
     giving = False
     for line in text.splitlines(keepends=True):
         if line.startswith(MUTED):

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any
 
 from .backends.base import Backend
 from .backends.registry import choose
@@ -21,7 +22,7 @@ LEVELS = ("none", "connect", "tls", "auth", "recipient")
 class SendOrder:
     """The option ``test_send``."""
 
-    to: Tuple[str, ...]
+    to: tuple[str, ...]
     sender: str = ""
     subject: str = ""
     body: str = ""
@@ -30,7 +31,7 @@ class SendOrder:
     timeout: int = 60
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> "SendOrder":
+    def from_options(cls, options: Mapping[str, Any]) -> SendOrder:
         known = {key: value for key, value in options.items() if value is not None}
         return cls(**{**known, "to": tuple(known.get("to", ()))})
 
@@ -40,11 +41,11 @@ class SendOrder:
         for option, addresses in (("test_send.to", self.to), ("test_send.sender", (self.sender,))):
             for address in addresses:
                 if address and not is_address(address):
-                    yield Problem(option, "'{}' is not a mail address".format(address), "name@example.com")
+                    yield Problem(option, f"'{address}' is not a mail address", "name@example.com")
         if "\n" in self.subject or "\r" in self.subject:
             yield Problem("test_send.subject", "has a line break", "one line")
         if not 1 <= self.timeout <= 3600:
-            yield Problem("test_send.timeout", "{} is out of range".format(self.timeout), "1 to 3600 seconds")
+            yield Problem("test_send.timeout", f"{self.timeout} is out of range", "1 to 3600 seconds")
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,12 @@ class Order:
     backend: str = "auto"
     verify: str = "none"
     verify_recipient: str = ""
-    test_send: Optional[SendOrder] = None
+    test_send: SendOrder | None = None
     backup: bool = False
     backend_options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> "Order":
+    def from_options(cls, options: Mapping[str, Any]) -> Order:
         """Read a module's options. Nothing is raised yet: the host's backend has its say first (``settle``)."""
         present = options.get("state", "present") != "absent"
         send = options.get("test_send") if present else None
@@ -80,9 +81,13 @@ class Order:
     def present(self) -> bool:
         return self.state == "present"
 
+    def offline(self) -> list[Problem]:
+        """Everything that is wrong with the order, whatever the host is."""
+        return list(self._offline())
+
     def settle(self, host: Host, check: bool) -> Backend:
         """The backend that the order goes to. Raises InvalidService with every problem of the whole order."""
-        problems = list(self._offline())
+        problems = self.offline()
         try:
             backend = choose(self.backend, host)(host, self.backend_options)
         except InvalidService as error:
@@ -101,24 +106,29 @@ class Order:
             return
         yield from self.service.problems()
         if self.verify not in LEVELS:
-            yield Problem("verify", "'{}' is not known".format(self.verify), "one of " + ", ".join(LEVELS))
+            yield Problem("verify", f"'{self.verify}' is not known", "one of " + ", ".join(LEVELS))
         if self.verify != "none" and not self.service.host:
             yield Problem("verify", "there is no host to probe", "give host, or verify: none")
         if self.verify == "recipient" and not self.verify_recipient:
             yield Problem("verify_recipient", "is required with verify: recipient", "an address that the relay takes")
         if self.verify_recipient and not is_address(self.verify_recipient):
-            yield Problem("verify_recipient", "'{}' is not a mail address".format(self.verify_recipient))
+            yield Problem("verify_recipient", f"'{self.verify_recipient}' is not a mail address")
         if self.test_send is not None:
             yield from self.test_send.problems()
 
     def _on_host(self, host: Host, backend: Backend, check: bool) -> Iterator[Problem]:
         installed = not host.live or backend.installed()
         if not installed and not check:
-            yield Problem("backend", "{} is not installed".format(backend.name), "install " + backend.packages)
+            yield Problem("backend", f"{backend.name} is not installed", "install " + backend.packages)
         if self.service.ca_file.startswith("/") and (installed or not check):
             yield from ca_problems(self.service.ca_file, host)
         if self.test_send is not None and self.test_send.via == "mta" and not host.live:
             yield Problem("test_send.via", "nothing runs in the tree that could send", "use via: relay")
+
+
+def offline_problems(options: Mapping[str, Any]) -> list[Problem]:
+    """Everything that is wrong with a module's options, whatever the host is."""
+    return Order.from_options(options).offline()
 
 
 def ca_problems(path: str, host: Host) -> Iterator[Problem]:
@@ -127,14 +137,14 @@ def ca_problems(path: str, host: Host) -> Iterator[Problem]:
 
     found = host.read(path)
     if found is None:
-        yield Problem("ca_file", "{} is not there".format(path), "copy the CA certificate to the host first")
+        yield Problem("ca_file", f"{path} is not there", "copy the CA certificate to the host first")
         return
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=found.content.decode("ascii", "ignore"))
     except (ssl.SSLError, ValueError):
-        yield Problem("ca_file", "{} holds no certificate in PEM".format(path), "-----BEGIN CERTIFICATE----- ...")
+        yield Problem("ca_file", f"{path} holds no certificate in PEM", "-----BEGIN CERTIFICATE----- ...")
 
 
-def _once(problems: List[Problem]) -> List[Problem]:
-    kept: Dict[Problem, None] = dict.fromkeys(problems)
+def _once(problems: list[Problem]) -> list[Problem]:
+    kept: dict[Problem, None] = dict.fromkeys(problems)
     return list(kept)

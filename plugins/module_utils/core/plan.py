@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Iterator, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, NamedTuple
 
 from .backends.base import FileState, Observed
 from .host import Host, Snapshot
@@ -33,7 +34,7 @@ class Change(NamedTuple):
     """One file to write or remove, with what is there now and which of its aspects differ."""
 
     wanted: FileState
-    now: Optional[Snapshot]
+    now: Snapshot | None
     aspects: Sequence[Aspect]
 
     @property
@@ -50,8 +51,8 @@ class Change(NamedTuple):
 class Plan:
     """The drift that a person reads and the changes that a transaction makes. Empty: the host complies."""
 
-    drift: List[Drift] = field(default_factory=list)
-    changes: List[Change] = field(default_factory=list)
+    drift: list[Drift] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
     start: bool = False
 
     @property
@@ -59,7 +60,7 @@ class Plan:
         return not (self.drift or self.changes or self.start)
 
 
-def compare(wanted: Optional[Mapping[str, Any]], observed: Observed, files: Sequence[FileState], host: Host) -> Plan:
+def compare(wanted: Mapping[str, Any] | None, observed: Observed, files: Sequence[FileState], host: Host) -> Plan:
     """The plan that turns ``observed`` into ``wanted`` (None: nothing of ours) by ``files``."""
     plan = Plan(changes=[change for change in (_change(state, host) for state in files) if change.aspects])
     if wanted is None:
@@ -67,6 +68,7 @@ def compare(wanted: Optional[Mapping[str, Any]], observed: Observed, files: Sequ
             plan.drift.append(Drift("state", "present", "absent"))
         return plan
     plan.drift.extend(_form_drift(wanted, observed.form))
+    plan.drift.extend(Drift(*fault) for fault in observed.faults)
     content_told = bool(plan.drift)
     for change in plan.changes:
         plan.drift.extend(_file_drift(change, content_told))
@@ -86,7 +88,7 @@ def _change(state: FileState, host: Host) -> Change:
     return Change(state, now, aspects)
 
 
-def _aspects(state: FileState, path: str, now: Optional[Snapshot]) -> Iterator[Aspect]:
+def _aspects(state: FileState, path: str, now: Snapshot | None) -> Iterator[Aspect]:
     if state.content is None or now is None:
         if state.content is not None or now is not None:
             yield Aspect("presence", path, now is not None, state.content is not None)
@@ -94,13 +96,13 @@ def _aspects(state: FileState, path: str, now: Optional[Snapshot]) -> Iterator[A
     if state.content != now.content:
         yield Aspect("content", path, "(differs)", "(managed)")
     if state.mode is not None and state.mode != now.mode:
-        yield Aspect("mode", path, "{:04o}".format(now.mode), "{:04o}".format(state.mode))
+        yield Aspect("mode", path, f"{now.mode:04o}", f"{state.mode:04o}")
     for kind, wanted, found in (("owner", state.owner, now.owner), ("group", state.group, now.group)):
         if wanted is not None and wanted != found:
             yield Aspect(kind, path, found, wanted)
 
 
-def _form_drift(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> List[Drift]:
+def _form_drift(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[Drift]:
     return [
         Drift(name, *_shown(name, found.get(name), value)) for name, value in wanted.items() if found.get(name) != value
     ]
@@ -118,4 +120,4 @@ def _file_drift(change: Change, content_told: bool) -> Iterator[Drift]:
     """Permissions always; what is in a file only where no field of the form tells of the difference."""
     for aspect in change.aspects:
         if aspect.kind in ("mode", "owner", "group") or not content_told:
-            yield Drift("{} of {}".format(aspect.kind, aspect.path), aspect.before, aspect.after)
+            yield Drift(f"{aspect.kind} of {aspect.path}", aspect.before, aspect.after)

@@ -12,7 +12,7 @@ import os
 import stat
 import subprocess
 import time
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+from collections.abc import Iterator, Sequence
 
 from .errors import HostError
 from .host import Completed, LogMark, Snapshot
@@ -28,7 +28,7 @@ class PosixHost:
 
     def __init__(self, root: str = "/") -> None:
         self.root = os.path.realpath(root)
-        self._names: Dict[str, Dict[int, str]] = {}
+        self._names: dict[str, dict[int, str]] = {}
 
     @property
     def live(self) -> bool:
@@ -36,7 +36,7 @@ class PosixHost:
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
-    def read(self, path: str) -> Optional[Snapshot]:
+    def read(self, path: str) -> Snapshot | None:
         try:
             with open(self._real(path), "rb") as file:
                 found = os.fstat(file.fileno())
@@ -51,13 +51,13 @@ class PosixHost:
     def exists(self, path: str) -> bool:
         return os.path.exists(self._real(path))
 
-    def list(self, directory: str) -> List[str]:
+    def names_in(self, directory: str) -> list[str]:
         try:
             return sorted(os.listdir(self._real(directory)))
         except OSError:
             return []
 
-    def inode(self, path: str) -> Optional[int]:
+    def inode(self, path: str) -> int | None:
         try:
             return os.stat(self._real(path)).st_ino
         except OSError:
@@ -67,9 +67,9 @@ class PosixHost:
         sought = [("passwd", owner), ("group", group)]
         return all(self._number(kind, name) is not None for kind, name in sought if name)
 
-    def which(self, program: str) -> Optional[str]:
+    def which(self, program: str) -> str | None:
         for directory in SEARCH:
-            path = "{}/{}".format(directory, program)
+            path = f"{directory}/{program}"
             if os.access(self._real(path), os.X_OK):
                 return path
         return None
@@ -165,16 +165,16 @@ class PosixHost:
     # -- running ---------------------------------------------------------------------------------------------------
 
     def run(
-        self, argv: Sequence[str], data: bytes = b"", timeout: float = 60, environment: Optional[Dict[str, str]] = None
+        self, argv: Sequence[str], data: bytes = b"", timeout: float = 60, environment: dict[str, str] | None = None
     ) -> Completed:
         words = list(argv) if self.live else ["/usr/sbin/chroot", self.root, *argv]
         settings = {"LC_ALL": "C", "PATH": ":".join(SEARCH), "HOME": "/root", **(environment or {})}
         try:
             done = subprocess.run(words, input=data, capture_output=True, timeout=timeout, env=settings, check=False)
         except FileNotFoundError:
-            return Completed(127, "", "{} is not there".format(argv[0]))
+            return Completed(127, "", f"{argv[0]} is not there")
         except subprocess.TimeoutExpired:
-            return Completed(124, "", "{} did not end within {:g} s".format(argv[0], timeout))
+            return Completed(124, "", f"{argv[0]} did not end within {timeout:g} s")
         except OSError as error:
             return Completed(126, "", str(error.strerror))
         return Completed(done.returncode, _text(done.stdout), _text(done.stderr))
@@ -184,7 +184,7 @@ class PosixHost:
             return self.run(["systemctl", action, name])
         if self.exists("/etc/init.d/" + name):
             return self.run(["/etc/init.d/" + name, action])
-        return Completed(127, "", "there is neither systemd nor /etc/init.d/{}".format(name))
+        return Completed(127, "", f"there is neither systemd nor /etc/init.d/{name}")
 
     def log_mark(self, files: Sequence[str] = ()) -> LogMark:
         mark: LogMark = {}
@@ -247,14 +247,14 @@ class PosixHost:
         directory, base = os.path.split(inside)
         return "{}/.{}.fleetmail-{}".format(directory.rstrip("/"), base, kind)
 
-    def _ids(self, owner: str, group: str) -> Tuple[int, int]:
+    def _ids(self, owner: str, group: str) -> tuple[int, int]:
         found = self._number("passwd", owner), self._number("group", group)
         for kind, name, number in (("user", owner, found[0]), ("group", group, found[1])):
             if number is None:
-                raise HostError("{} {}".format(kind, name), "is not known on the host", "install the software first")
+                raise HostError(f"{kind} {name}", "is not known on the host", "install the software first")
         return found[0] or 0, found[1] or 0
 
-    def _number(self, kind: str, name: str) -> Optional[int]:
+    def _number(self, kind: str, name: str) -> int | None:
         if name.isdigit():
             return int(name)
         if self.live:
@@ -264,7 +264,7 @@ class PosixHost:
     def _name(self, kind: str, number: int) -> str:
         return _system_name(kind, number) if self.live else self._accounts(kind).get(number, str(number))
 
-    def _accounts(self, kind: str) -> Dict[int, str]:
+    def _accounts(self, kind: str) -> dict[int, str]:
         """Number to name, from the tree's own passwd(5) or group(5)."""
         if kind not in self._names:
             rows = [line.split(":") for line in self._plain("/etc/" + kind).splitlines()]
@@ -305,7 +305,7 @@ def _host_error(path: str, problem: str, error: OSError) -> HostError:
         errno.EPERM: "become: true?",
         errno.EISDIR: "remove the directory of that name",
     }
-    return HostError(path, "{}: {}".format(problem, error.strerror), hints.get(error.errno or 0, ""))
+    return HostError(path, f"{problem}: {error.strerror}", hints.get(error.errno or 0, ""))
 
 
 def _try_lock(descriptor: int) -> bool:
@@ -326,7 +326,7 @@ def _system_name(kind: str, number: int) -> str:
         return str(number)
 
 
-def _system_number(kind: str, name: str) -> Optional[int]:
+def _system_number(kind: str, name: str) -> int | None:
     import grp
     import pwd
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional, Tuple
+from typing import Any
 
 from .backends.base import Backend
 from .dialogue import Failure
@@ -14,12 +14,12 @@ from .message import TestSend, compose, send
 from .order import Order, SendOrder
 from .probe import probe
 from .service import Service
-from .target import Password, Target
+from .target import Bearer, Password, Target
 
 
-def target_of(service: Service, root: str = "/", recipient: str = "", timeout: int = 0) -> Target:
+def target_of(service: Service, root: str = "/", recipient: str = "", timeout: int = 0, token: str = "") -> Target:
     """The conversation that the service's mail software would have with the relay."""
-    auth = None
+    auth: Password | Bearer | None = Bearer(service.username, token) if token else None
     if service.auth_type == "password" and service.password is not None:
         auth = Password(service.username, service.password.reveal())
     return Target(
@@ -36,13 +36,13 @@ def target_of(service: Service, root: str = "/", recipient: str = "", timeout: i
     )
 
 
-def verify(order: Order, root: str) -> Tuple[Dict[str, Any], Optional[str]]:
+def verify(order: Order, root: str) -> tuple[dict[str, Any], str | None]:
     """Probe the relay as far as the order says: the contract's ``verification``, and what is wrong, if anything is."""
     report = probe(target_of(order.service, root, order.verify_recipient), order.verify)
     return report.as_result(), None if report.ok else report.problem
 
 
-def test_send(service: Service, mail: SendOrder, backend: Optional[Backend], root: str) -> Dict[str, Any]:
+def test_send(service: Service, mail: SendOrder, backend: Backend | None, root: str) -> dict[str, Any]:
     """Send the mail, by the relay or (``backend``) by the host's own software: the contract's ``test_send``.
 
     ``problem`` is there only when it was not sent.
@@ -55,7 +55,7 @@ def test_send(service: Service, mail: SendOrder, backend: Optional[Backend], roo
     return {**sent.as_result(), **({} if sent.sent else {"problem": sent.problem or sent.reply})}
 
 
-def _through(backend: Backend, mail: TestSend, default_sender: str, timeout: int) -> Dict[str, Any]:
+def _through(backend: Backend, mail: TestSend, default_sender: str, timeout: int) -> dict[str, Any]:
     try:
         message = compose(mail, default_sender)
     except Failure as failure:

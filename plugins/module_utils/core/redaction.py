@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any, Iterable, Iterator, Set, Tuple
+from collections.abc import Iterable, Iterator
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 MASK = "********"
@@ -36,7 +37,7 @@ class Secret:
     def __hash__(self) -> int:
         return hash(self._value)
 
-    def __reduce__(self) -> Tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError("a secret is not serialized")
 
 
@@ -62,7 +63,7 @@ class Redactor:
     """Replaces every known secret in text and in nested plain data."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._forms: Set[str] = set()
+        self._forms: set[str] = set()
         for secret in secrets:
             self.learn(secret)
 

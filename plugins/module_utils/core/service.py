@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from ipaddress import ip_address
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any
 from urllib.parse import urlsplit
 
 from .errors import InvalidService, Problem
@@ -35,8 +36,8 @@ class OAuthClient:
     authorization_url: str = ""
     token_url: str = ""
     client_id: str = ""
-    client_secret: Optional[Secret] = None
-    scope: Tuple[str, ...] = ()
+    client_secret: Secret | None = None
+    scope: tuple[str, ...] = ()
     provider: str = "custom"
     tenant: str = ""
     grant: str = "authorization_code"
@@ -53,17 +54,17 @@ class Service:
     security: str = "none"
     auth_type: str = "none"
     username: str = ""
-    password: Optional[Secret] = None
+    password: Secret | None = None
     oauth: OAuthClient = OAuthClient()
     ca_file: str = ""
     validate_certs: bool = True
     allow_cleartext_auth: bool = False
     from_address: str = ""
-    senders: Tuple[str, ...] = ()
+    senders: tuple[str, ...] = ()
     timeout: int = DEFAULT_TIMEOUT
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> "Service":
+    def from_options(cls, options: Mapping[str, Any]) -> Service:
         """Build the service from a module's options.
 
         Raises InvalidService with every problem that can be seen offline.
@@ -75,7 +76,7 @@ class Service:
         return service
 
     @classmethod
-    def read(cls, options: Mapping[str, Any]) -> "Service":
+    def read(cls, options: Mapping[str, Any]) -> Service:
         """Build it without judging it."""
         known = {field.name: options[field.name] for field in fields(cls) if options.get(field.name) is not None}
         known["security"] = known.get("security", "none")
@@ -123,7 +124,7 @@ def _bare_host(host: str) -> str:
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
 
-def _secret(value: Any) -> Optional[Secret]:
+def _secret(value: Any) -> Secret | None:
     if value is None or isinstance(value, Secret):
         return value
     return Secret(str(value))
@@ -131,7 +132,7 @@ def _secret(value: Any) -> Optional[Secret]:
 
 def _oauth_client(options: Mapping[str, Any]) -> OAuthClient:
     scope = options.get("scope") or ()
-    given: List[str] = scope.split() if isinstance(scope, str) else [str(word) for word in scope]
+    given: list[str] = scope.split() if isinstance(scope, str) else [str(word) for word in scope]
     return OAuthClient(
         authorization_url=options.get("authorization_url") or "",
         token_url=options.get("token_url") or "",
@@ -167,7 +168,7 @@ def _text(service: Service) -> Problems:
 def _relay(service: Service) -> Problems:
     yield from _choice("security", service.security, SECURITIES)
     if not 1 <= service.port <= 65535:
-        yield Problem("port", "{} is not a TCP port".format(service.port), "1 to 65535")
+        yield Problem("port", f"{service.port} is not a TCP port", "1 to 65535")
     if not service.host:
         if service.enabled:
             yield Problem("host", "is required while enabled is true", "give the relay's DNS name or IP address")
@@ -175,9 +176,9 @@ def _relay(service: Service) -> Problems:
         yield from _host(service.host)
 
 
-def _choice(option: str, value: str, choices: Tuple[str, ...]) -> Problems:
+def _choice(option: str, value: str, choices: tuple[str, ...]) -> Problems:
     if value not in choices:
-        yield Problem(option, "'{}' is not known".format(value), "one of " + ", ".join(choices))
+        yield Problem(option, f"'{value}' is not known", "one of " + ", ".join(choices))
 
 
 def _host(host: str) -> Problems:
@@ -186,9 +187,9 @@ def _host(host: str) -> Problems:
     elif any(c.isspace() for c in host):
         yield Problem("host", "has a space in it", "give one DNS name or IP address")
     elif not (_is_ip(host) or is_domain(host)):
-        yield Problem("host", "'{}' is not a DNS name or an IP address".format(host), _host_hint(host))
+        yield Problem("host", f"'{host}' is not a DNS name or an IP address", _host_hint(host))
     elif re.match(r"[0-9.]+\Z", host) and not _is_ip(host):
-        yield Problem("host", "'{}' is not an IPv4 address".format(host), "four numbers from 0 to 255")
+        yield Problem("host", f"'{host}' is not an IPv4 address", "four numbers from 0 to 255")
 
 
 def _is_ip(host: str) -> bool:
@@ -212,13 +213,13 @@ def _credentials(service: Service) -> Problems:
     given = {"username": bool(service.username), "password": service.password is not None}
     if service.auth_type == "none":
         for option in (name for name, is_given in given.items() if is_given):
-            yield Problem(option, "is given but auth_type is none", "set auth_type, or leave {} out".format(option))
+            yield Problem(option, "is given but auth_type is none", f"set auth_type, or leave {option} out")
         return
     needed = ("username", "password") if service.auth_type == "password" else ("username",)
     partly = any(given[option] for option in needed)
     for option in needed:
         if not given[option] and (service.enabled or partly):
-            yield Problem(option, "is required with auth_type: {}".format(service.auth_type), "give both or neither")
+            yield Problem(option, f"is required with auth_type: {service.auth_type}", "give both or neither")
     if service.password is not None and not service.password.reveal():
         yield Problem("password", "is empty", "is the variable that it comes from defined?")
     if service.auth_type == "oauth" and given["password"]:
@@ -230,7 +231,7 @@ def _cleartext(service: Service) -> Problems:
     if exposed and service.host and not service.allow_cleartext_auth:
         yield Problem(
             "security",
-            "none would send the credentials in clear text to {}".format(service.host),
+            f"none would send the credentials in clear text to {service.host}",
             "use starttls or tls; allow_cleartext_auth: true if that network is yours alone",
         )
 
@@ -275,25 +276,25 @@ def _oauth_complete(client: OAuthClient) -> Problems:
 
 def _addresses(service: Service) -> Problems:
     if service.from_address and not _CONTROL.search(service.from_address) and not is_address(service.from_address):
-        yield Problem("from_address", "'{}' is not a mail address".format(service.from_address), "name@example.com")
+        yield Problem("from_address", f"'{service.from_address}' is not a mail address", "name@example.com")
     for sender in service.senders:
         domain = sender[1:] if sender.startswith("@") else sender
         if not (is_address(sender) or is_domain(domain)):
-            yield Problem("senders", "'{}' is not a mail address or a domain".format(sender), "a@example.com, example.com")
+            yield Problem("senders", f"'{sender}' is not a mail address or a domain", "a@example.com, example.com")
     if len(set(service.senders)) < len(service.senders):
         yield Problem("senders", "names a sender twice", "name each one once")
 
 
 def _limits(service: Service) -> Problems:
     if not 1 <= service.timeout <= 3600:
-        yield Problem("timeout", "{} is out of range".format(service.timeout), "1 to 3600 seconds")
+        yield Problem("timeout", f"{service.timeout} is out of range", "1 to 3600 seconds")
     if service.ca_file and not service.ca_file.startswith("/") and not _CONTROL.search(service.ca_file):
-        yield Problem("ca_file", "'{}' is not an absolute path".format(service.ca_file), "a path on the host")
+        yield Problem("ca_file", f"'{service.ca_file}' is not an absolute path", "a path on the host")
 
 
-def public_view(form: Mapping[str, Any]) -> Dict[str, Any]:
+def public_view(form: Mapping[str, Any]) -> dict[str, Any]:
     """The form as it may be shown: a secret becomes ``(set)`` or ``(unset)``."""
-    view: Dict[str, Any] = {}
+    view: dict[str, Any] = {}
     for option, value in form.items():
         if option in ("password", "client_secret"):
             view[option] = "(unset)" if value is None else "(set)"

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from dataclasses import dataclass, field
 
 _ADDRESS = re.compile(r"[^\s<>@\x00-\x1f\x7f]+@[^\s<>@\x00-\x1f\x7f]+\Z")
@@ -45,10 +46,14 @@ class Target:
     recipient: str = ""
 
     @property
+    def helo_name(self) -> str:
+        """The name for EHLO: the given one or this host's; "" where that is no full name (RFC 5321 4.1.4)."""
+        own = socket.gethostname()
+        return self.helo or (own if "." in own else "")
+
+    @property
     def default_sender(self) -> str:
         """The sender that the host's own mail would have: the configured one, the mailbox, or root at this host."""
-        import socket
-
         username = self.auth.username if self.auth else ""
         return self.sender or (username if is_address(username) else f"root@{socket.gethostname()}")
 

@@ -11,12 +11,13 @@ undoes what was not yet kept and finishes what was.
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any, Callable
 
 from .backends.base import Backend, FileState, Observed
 from .errors import FleetmailError, StepFailed
 from .host import Host
-from .journal import JOURNAL, STATE, Entry, note
+from .journal import JOURNAL, Entry, note
 from .plan import Change, Plan
 
 NEW_FILE = (0o644, "root", "root")
@@ -29,15 +30,15 @@ class Transaction:
         self.host = host
         self.backend = backend
         self.plan = plan
-        self.entries: List[Entry] = []
-        self.warnings: List[str] = []
-        self.backups: List[str] = []
-        self.staged: Dict[str, str] = {}
+        self.entries: list[Entry] = []
+        self.warnings: list[str] = []
+        self.backups: list[str] = []
+        self.staged: dict[str, str] = {}
         self.switched = False
         self.undone = False
-        self.made: List[str] = []
+        self.made: list[str] = []
 
-    def apply(self, before: Observed, steps: List[Callable[[], None]], backup: bool = False) -> None:
+    def apply(self, before: Observed, steps: list[Callable[[], None]], backup: bool = False) -> None:
         """Stage, check, switch, then run ``steps`` (activate, re-read, probe, ...); keep it when none of them raises.
 
         Raises whatever a step raised, with the host put back as it was.
@@ -72,7 +73,7 @@ class Transaction:
     def _written_now(state: FileState) -> bool:
         return state.content is not None or state.transition is not None
 
-    def _blank_entries(self, state: FileState) -> List[Entry]:
+    def _blank_entries(self, state: FileState) -> list[Entry]:
         names = self.host.staged_name(state.path), self.host.kept_name(state.path)
         return [
             {"path": state.path + end, "old": names[1] + end, "new": names[0] + end, "had": False, "inode": None}
@@ -98,7 +99,7 @@ class Transaction:
             self.host.remove(staged + state.built)  # the compiler would keep the mode of an older file
             self.backend.act("build", [*state.build[:-1], state.build[-1] + staged])
 
-    def _note(self, phase: str, running: Optional[bool]) -> None:
+    def _note(self, phase: str, running: bool | None) -> None:
         note(self.host, phase, self.backend.name, self.backend.given, running, self.entries)
 
     # -- keeping -----------------------------------------------------------------------------------------------------
@@ -111,7 +112,7 @@ class Transaction:
         for change in self.plan.changes:
             if change.now is not None and any(aspect.kind in ("content", "presence") for aspect in change.aspects):
                 now = change.now
-                copy = "{}.{}.{}".format(change.wanted.path, os.getpid(), stamp)
+                copy = f"{change.wanted.path}.{os.getpid()}.{stamp}"
                 mode = now.mode & 0o600 if change.wanted.secret else now.mode
                 self.host.rename(self.host.stage(copy, now.content, mode, now.owner, now.group), copy)
                 self.backups.append(copy)
@@ -135,7 +136,7 @@ class Transaction:
 
     # -- putting back ------------------------------------------------------------------------------------------------
 
-    def _put_back(self, was_running: Optional[bool], error: BaseException) -> None:
+    def _put_back(self, was_running: bool | None, error: BaseException) -> None:
         """Undo; a failure to undo is told with the failure that led to it, and the journal stays for the next run."""
         try:
             self.warnings += undo(self.host, self.entries)
@@ -146,11 +147,11 @@ class Transaction:
                 self.host.remove_directory(directory)
             self.undone = True
         except FleetmailError as second:
-            problem = "{}; putting the host back failed too: {}".format(error, second)
+            problem = f"{error}; putting the host back failed too: {second}"
             raise StepFailed("roll-back", problem, "the next run tries again, from " + JOURNAL) from None
 
 
-def permissions(change: Change) -> Tuple[int, str, str]:
+def permissions(change: Change) -> tuple[int, str, str]:
     """Mode, owner and group for the new file: those wanted, else those found, else 0644 root root."""
     state, now = change.wanted, change.now
     found = NEW_FILE if now is None else (now.mode, now.owner, now.group)
@@ -161,7 +162,7 @@ def permissions(change: Change) -> Tuple[int, str, str]:
     )
 
 
-def undo(host: Host, entries: Sequence[Entry]) -> List[str]:
+def undo(host: Host, entries: Sequence[Entry]) -> list[str]:
     """Reverse the renames. A file that somebody changed since is left as it is, and told."""
     told = []
     for entry in entries[::-1]:
@@ -185,7 +186,7 @@ def clear(host: Host, entries: Sequence[Entry]) -> None:
     host.remove(JOURNAL)
 
 
-def recover(host: Host, record: Dict[str, Any], backend: Backend) -> List[str]:
+def recover(host: Host, record: dict[str, Any], backend: Backend) -> list[str]:
     """Undo what an interrupted run did not get to keep; drop its second names either way. Gives what to tell."""
     told = []
     if record["phase"] == "applying":

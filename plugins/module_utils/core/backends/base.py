@@ -3,16 +3,17 @@
 
 """What a backend is: software on a host, read and written in the form's words. It returns data and raises.
 
-The engine calls, in this order: ``problems`` (can it be expressed?), ``read`` (what holds now), ``desired`` (which files
-say it), ``check`` (its own checker, on staged candidates), ``activate``; ``restore`` after a roll-back.
+The engine calls, in this order: ``problems`` (can it be expressed?), ``read`` (what holds now), ``desired`` (which
+files say it), ``check`` (its own checker, on staged candidates), ``activate``; ``restore`` after a roll-back.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, ClassVar, NamedTuple
 
 from ..errors import HostError, Problem, StepFailed
 from ..host import Completed, Host
@@ -44,13 +45,13 @@ class Rule:
 class Capabilities:
     """What the software can express, as data: the engine refuses the rest by the option's name."""
 
-    fields: Tuple[str, ...]  # the form's fields that it can carry (and that drift is judged by)
-    auth_types: Tuple[str, ...] = ("none", "password")
-    securities: Tuple[str, ...] = ("none", "starttls", "tls")
+    fields: tuple[str, ...]  # the form's fields that it can carry (and that drift is judged by)
+    auth_types: tuple[str, ...] = ("none", "password")
+    securities: tuple[str, ...] = ("none", "starttls", "tls")
     unverified: bool = True  # can it do TLS without verifying?
     queue: bool = True  # does it hold mail while enabled is false?
     several: bool = False  # several services by `senders`
-    rules: Tuple[Rule, ...] = ()
+    rules: tuple[Rule, ...] = ()
     ways_out: Mapping[str, str] = field(default_factory=dict)  # option -> what to do instead
 
 
@@ -74,16 +75,16 @@ class Submission(NamedTuple):
 
 @dataclass(frozen=True)
 class FileState:
-    """A file as it should be. ``content`` None: absent. ``mode``, ``owner``, ``group`` None: as found, else 0644 root."""
+    """A file as it should be. ``content`` None: absent; ``mode``, ``owner``, ``group`` None: as found, or 0644 root."""
 
     path: str
-    content: Optional[bytes]
-    mode: Optional[int] = None
-    owner: Optional[str] = None
-    group: Optional[str] = None
+    content: bytes | None
+    mode: int | None = None
+    owner: str | None = None
+    group: str | None = None
     secret: bool = False
-    transition: Optional[bytes] = None  # content until activated: for what must serve old and new at once
-    build: Tuple[str, ...] = ()  # a command that compiles the file; the staged path is appended to its last word
+    transition: bytes | None = None  # content until activated: for what must serve old and new at once
+    build: tuple[str, ...] = ()  # a command that compiles the file; the staged path is appended to its last word
     built: str = ""  # the suffix of what it makes
 
 
@@ -91,13 +92,14 @@ class FileState:
 class Observed:
     """What holds on the host now, for one service. ``form``: the form's fields, those of ``Capabilities.fields``."""
 
-    form: Dict[str, Any]
+    form: dict[str, Any]
     managed: bool = False  # is there something of ours for this service?
-    running: Optional[bool] = None  # None: nothing that runs
-    warnings: List[str] = field(default_factory=list)
-    overrides: List[Problem] = field(default_factory=list)  # what makes our files ineffective: told when it persists
-    secrets: List[str] = field(default_factory=list)  # every secret seen, so that it can be masked
-    detail: Dict[str, Any] = field(default_factory=dict)  # the backend's own notes from read() to desired()
+    running: bool | None = None  # None: nothing that runs
+    warnings: list[str] = field(default_factory=list)
+    faults: list[tuple[str, Any, Any]] = field(default_factory=list)  # what is off beside the form: (what, is, should be)
+    overrides: list[Problem] = field(default_factory=list)  # what makes our files ineffective: told when it persists
+    secrets: list[str] = field(default_factory=list)  # every secret seen, so that it can be masked
+    detail: dict[str, Any] = field(default_factory=dict)  # the backend's own notes from read() to desired()
 
 
 class Backend:
@@ -108,12 +110,12 @@ class Backend:
     program: ClassVar[str]  # its presence is what "installed" means
     capabilities: ClassVar[Capabilities]
     options: ClassVar[Mapping[str, Option]] = {}
-    logs: ClassVar[Tuple[str, ...]] = ()  # log files of its own, beside the system's mail log
+    logs: ClassVar[tuple[str, ...]] = ()  # log files of its own, beside the system's mail log
 
-    def __init__(self, host: Host, options: Optional[Mapping[str, Any]] = None) -> None:
+    def __init__(self, host: Host, options: Mapping[str, Any] | None = None) -> None:
         self.host = host
-        self.given: Dict[str, Any] = dict(options or {})
-        self.actions: List[str] = []
+        self.given: dict[str, Any] = dict(options or {})
+        self.actions: list[str] = []
 
     # -- to be written by a backend ------------------------------------------------------------------------------
 
@@ -121,24 +123,24 @@ class Backend:
         """The *effective* state of the service, from the software itself where it is there, else from its files."""
         raise NotImplementedError
 
-    def desired(self, service: Optional[Service], name: str, observed: Observed) -> List[FileState]:
+    def desired(self, service: Service | None, name: str, observed: Observed) -> list[FileState]:
         """The files that say ``service`` (None: nothing of ours), in the order of writing; removals come after."""
         raise NotImplementedError
 
-    def check(self, staged: Mapping[str, str]) -> List[str]:
+    def check(self, staged: Mapping[str, str]) -> list[str]:
         """Let the software judge the candidates (path -> path of the staged file); gives its warnings.
 
         Raises StepFailed("check", its words).
         """
         return []
 
-    def activate(self, before: Observed, service: Optional[Service]) -> None:
+    def activate(self, before: Observed, service: Service | None) -> None:
         """Make what was written effective, once. Raises StepFailed("activate", its words)."""
 
-    def restore(self, was_running: Optional[bool]) -> None:
+    def restore(self, was_running: bool | None) -> None:
         """After the old files are back: make them effective, the hard way, and leave it running if it was."""
 
-    def settle(self, before: Observed, service: Optional[Service]) -> None:
+    def settle(self, before: Observed, service: Service | None) -> None:
         """After the new state was kept: let held mail go, when it was held and is no longer."""
 
     def complaints(self, log: str) -> str:
@@ -162,7 +164,7 @@ class Backend:
         """The value of one of the backend's own options."""
         return self.given.get(key, self.options[key].default)
 
-    def wanted_form(self, service: Service) -> Dict[str, Any]:
+    def wanted_form(self, service: Service) -> dict[str, Any]:
         """The service's fields that this backend carries and that mean something in this definition."""
         if not service.host:
             return {"enabled": service.enabled}  # disabled and not yet complete
@@ -207,37 +209,37 @@ class Backend:
             known = self.options.get(key)
             if known is None:
                 accepted = ", ".join(sorted(self.options)) or "none"
-                yield Problem(name, "{} has no such option".format(self.name), "it has: " + accepted)
+                yield Problem(name, f"{self.name} has no such option", "it has: " + accepted)
             elif type(value) is not known.kind:
-                yield Problem(name, "must be {}".format(known.kind.__name__), known.meaning)
+                yield Problem(name, f"must be {known.kind.__name__}", known.meaning)
             elif known.pattern and not re.fullmatch(known.pattern, str(value)):
-                yield Problem(name, "'{}' does not fit".format(value), known.meaning)
+                yield Problem(name, f"'{value}' does not fit", known.meaning)
 
     def act(self, step: str, argv: Sequence[str]) -> Completed:
         """Run a command that changes something; it is listed in the result. Raises StepFailed when it fails."""
         self.actions.append(" ".join(argv))
         done = self.host.run(argv)
         if done.code:
-            raise StepFailed(step, "'{}' failed: {}".format(" ".join(argv), done.words or "exit code %d" % done.code))
+            raise StepFailed(step, "'{}' failed: {}".format(" ".join(argv), done.words or f"exit code {done.code}"))
         return done
 
     def act_service(self, step: str, action: str, name: str) -> None:
         """Start, stop, restart or reload the service; listed in the result. Raises StepFailed."""
-        self.actions.append("service {} {}".format(name, action))
+        self.actions.append(f"service {name} {action}")
         done = self.host.service(action, name)
         if done.code:
-            raise StepFailed(step, "{} of {} failed: {}".format(action, name, done.words or done.code))
+            raise StepFailed(step, f"{action} of {name} failed: {done.words or done.code}")
 
     def keep_original(self, path: str) -> FileState:
         """A record of ``path`` as it is now, for a file that becomes wholly ours; ``original`` gives it back."""
         now = self.host.read(path)
-        record: Dict[str, Any] = {"path": path, "absent": now is None}
+        record: dict[str, Any] = {"path": path, "absent": now is None}
         if now is not None:
             record.update(mode=now.mode, owner=now.owner, group=now.group)
             record["content"] = base64.b64encode(now.content).decode()
         return FileState(self._record(path), json.dumps(record).encode(), 0o600, "root", "root", secret=True)
 
-    def original(self, path: str) -> List[FileState]:
+    def original(self, path: str) -> list[FileState]:
         """What gives ``path`` back as it was before us, and drops the record; without a record the file goes."""
         kept = self.host.read(self._record(path))
         if kept is None:
@@ -262,7 +264,7 @@ class Scratch:
 
     def __init__(self, host: Host, name: str) -> None:
         self.host = host
-        self.path = "{}/candidate-{}".format(SCRATCH, name)
+        self.path = f"{SCRATCH}/candidate-{name}"
 
     def __enter__(self) -> Scratch:
         self.host.make_directory(self.path, 0o700, "root", "root")
@@ -271,7 +273,7 @@ class Scratch:
     def copy(self, source: str, name: str) -> None:
         """Put the content of ``source`` there; an empty file where there is no source."""
         found = self.host.read(source)
-        path = "{}/{}".format(self.path, name)
+        path = f"{self.path}/{name}"
         self.host.make_directory(path.rsplit("/", 1)[0], 0o700, "root", "root")
         content = b"" if found is None else found.content
         self.host.rename(self.host.stage(path, content, 0o600, "root", "root"), path)
@@ -292,5 +294,16 @@ def raw(text: str) -> bytes:
 
 
 __all__ = [
-    "Backend", "Capabilities", "Completed", "FileState", "HostError", "Observed", "Option", "Rule", "Scratch", "Submission", "raw", "text_of",
-]  # fmt: skip
+    "Backend",
+    "Capabilities",
+    "Completed",
+    "FileState",
+    "HostError",
+    "Observed",
+    "Option",
+    "Rule",
+    "Scratch",
+    "Submission",
+    "raw",
+    "text_of",
+]

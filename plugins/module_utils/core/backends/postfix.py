@@ -3,15 +3,16 @@
 
 """Postfix, 3.0 and later.
 
-The service that takes all mail is a block in main.cf. A service that takes some senders' mail is a delivery agent of its
-own in master.cf, chosen by sender_dependent_default_transport_maps. Password maps and agents are written beside the ones
-in use (slots ``a`` and ``b``): the rename of main.cf switches to them, all at once.
+The service that takes all mail is a block in main.cf. A service that takes some senders' mail is a delivery agent of
+its own in master.cf, chosen by sender_dependent_default_transport_maps. Password maps and agents are written beside the
+ones in use (slots ``a`` and ``b``): the rename of main.cf switches to them, all at once.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 from .. import marks
 from ..errors import Problem, StepFailed
@@ -83,7 +84,7 @@ class Postfix(Backend):
             Rule("ca_file", "has a space in it, which main.cf cannot carry safely", "another path", r"[\s,{}$]"),
         ),
     )  # fmt: skip
-    options = {
+    options: ClassVar[Mapping[str, Option]] = {
         "null_client": Option(
             bool, False, "true: this host takes no mail from others and delivers none to itself: all of it is relayed"
         ),
@@ -104,26 +105,26 @@ class Postfix(Backend):
         self._remark(observed)
         return observed
 
-    def _values(self, main: str) -> Dict[str, str]:
+    def _values(self, main: str) -> dict[str, str]:
         """The effective parameters: from Postfix itself where it is there (postconf(1)), else from main.cf."""
         if self.host.live and self.host.which("postconf"):
             said = self.host.run(["postconf", "-x", *ASKED])
             if said.code:
-                raise StepFailed("read", "postconf cannot read main.cf: {}".format(said.words), "mend it", MAIN)
+                raise StepFailed("read", f"postconf cannot read main.cf: {said.words}", "mend it", MAIN)
             lines = (line.partition(" =") for line in said.out.splitlines())
             return {key: value.strip() for key, equals, value in lines if equals}
         return {**dict.fromkeys(ASKED, ""), **DEFAULTS, **main_cf_values(main)}
 
-    def _running(self, queue: str) -> Optional[bool]:
+    def _running(self, queue: str) -> bool | None:
         if not self.host.live:
             return None
         pid = text_of(self.host, queue + "/pid/master.pid").strip()
-        return bool(pid) and text_of(self.host, "/proc/{}/comm".format(pid)).strip() == "master"
+        return bool(pid) and text_of(self.host, f"/proc/{pid}/comm").strip() == "master"
 
     def _read_form(self, name: str, observed: Observed) -> None:
         values, master = observed.detail["values"], observed.detail["master"]
         own = next(iter(transports(marks.get(master, name) or "")), None)
-        senders: Tuple[str, ...] = ()
+        senders: tuple[str, ...] = ()
         if own is not None:
             senders, hop = self._routes(values, name, own.name)
             found = Effective({**values, **own.settings}, own.name, hop)
@@ -136,10 +137,10 @@ class Postfix(Backend):
 
     def _tell_overrides(self, settings: Mapping[str, str], observed: Observed) -> None:
         for key in sorted(set(settings) & set(RELAY)):
-            told = "the smtp agent sets {} = {}".format(key, settings[key])
+            told = f"the smtp agent sets {key} = {settings[key]}"
             observed.overrides.append(Problem(MASTER, told, "remove that -o line: it wins over main.cf"))
 
-    def _form(self, found: Effective, observed: Observed) -> Dict[str, Any]:
+    def _form(self, found: Effective, observed: Observed) -> dict[str, Any]:
         settings = found.settings
         host, port = split_nexthop(found.hop) if found.hop else ("", 25)
         security = _security(settings)
@@ -155,24 +156,33 @@ class Postfix(Backend):
         }
         return {**form, **self._credentials(found, observed)}
 
-    def _ca_file(self, settings: Mapping[str, str]) -> Optional[str]:
+    def _ca_file(self, settings: Mapping[str, str]) -> str | None:
         """What is trusted: empty for the system's own store; None for nothing at all."""
         file, directory = settings["smtp_tls_CAfile"], settings["smtp_tls_CApath"]
         if directory in ("", "/etc/ssl/certs"):
-            return "" if file == system_bundle(self.host) or directory and not file else file or None
-        return "{} {}".format(file, directory).strip()
+            return "" if file == system_bundle(self.host) or (directory and not file) else file or None
+        return f"{file} {directory}".strip()
 
-    def _credentials(self, found: Effective, observed: Observed) -> Dict[str, Any]:
-        form: Dict[str, Any] = {"auth_type": "none", "username": "", "password": None}
+    def _credentials(self, found: Effective, observed: Observed) -> dict[str, Any]:
+        form: dict[str, Any] = {"auth_type": "none", "username": "", "password": None}
         if found.settings["smtp_sasl_auth_enable"] != "yes":
             return form
         form["auth_type"] = "password"
-        entry = self._look_up(found.settings["smtp_sasl_password_maps"], found.hop)
+        maps = found.settings["smtp_sasl_password_maps"]
+        # another next hop by hand is told as such: the credentials that are there stay what they are
+        entry = self._look_up(maps, found.hop) or self._look_up(maps, self._first_key(map_path(maps)))
+        path = map_path(maps)
+        if path and entry and entry != self._source_entry(path, found.hop):
+            observed.faults.append((f"password map {path}", "stale", "compiled from its source"))
         if ":" in entry:
             form["username"], password = entry.split(":", 1)
             observed.secrets.append(password)
             form["password"] = Secret(password)
         return form
+
+    def _first_key(self, path: str) -> str:
+        words = text_of(self.host, path).split(None, 1) if path else []
+        return words[0] if words else ""
 
     def _look_up(self, maps: str, key: str) -> str:
         """What Postfix finds for a key (postmap(1) -q); from the source text where Postfix is not there."""
@@ -184,11 +194,13 @@ class Postfix(Backend):
                 if not said.code:
                     return said.out.rstrip("\n")
             return ""
-        source = text_of(self.host, maps.split(":", 1)[-1])
-        rows = (line.split(None, 1) for line in source.splitlines() if line and not line.startswith("#"))
+        return self._source_entry(maps.split(":", 1)[-1], key)
+
+    def _source_entry(self, path: str, key: str) -> str:
+        rows = (line.split(None, 1) for line in text_of(self.host, path).split("\n") if line and line[0] != "#")
         return {row[0]: row[1] for row in rows if len(row) == 2}.get(key, "")
 
-    def _routes(self, values: Mapping[str, str], name: str, agent: str) -> Tuple[Tuple[str, ...], str]:
+    def _routes(self, values: Mapping[str, str], name: str, agent: str) -> tuple[tuple[str, ...], str]:
         """The senders whose mail Postfix gives to the service's agent, and the next hop that it gives them."""
         maps = values["sender_dependent_default_transport_maps"]
         block = marks.get(text_of(self.host, map_path(maps)), name) or ""
@@ -203,7 +215,7 @@ class Postfix(Backend):
         values = observed.detail["values"]
         for name in ("transport_maps", "sender_dependent_relayhost_maps"):
             if values[name]:
-                told = "{} = {} sends some mail another way".format(name, values[name])
+                told = f"{name} = {values[name]} sends some mail another way"
                 observed.warnings.append(told)
 
     # -- what is wanted ----------------------------------------------------------------------------------------------
@@ -212,11 +224,11 @@ class Postfix(Backend):
         main, master = text_of(self.host, MAIN), text_of(self.host, MASTER)
         others = [name for name in marks.names(main) if name not in (SHARED, service.name)]
         if not service.senders and others:
-            told = "'{}' already takes all mail of this Postfix".format(others[0])
+            told = f"'{others[0]}' already takes all mail of this Postfix"
             yield Problem("senders", told, "give this service senders, or make the other one absent first")
         routes = main_cf_values(marks.outside(main)).get("sender_dependent_default_transport_maps")
         if service.senders and routes:
-            told = "main.cf has sender_dependent_default_transport_maps = {} already".format(routes)
+            told = f"main.cf has sender_dependent_default_transport_maps = {routes} already"
             yield Problem("senders", told, "move its entries into services, then remove that line")
         if service.senders and service.from_address:
             told = "is not needed with senders: their mail keeps their address"
@@ -230,7 +242,7 @@ class Postfix(Backend):
             told = "a domain cannot be told apart from hosts whose from_address is rewritten"
             yield Problem("senders", told, "name the addresses one by one")
 
-    def desired(self, service: Optional[Service], name: str, observed: Observed) -> List[FileState]:
+    def desired(self, service: Service | None, name: str, observed: Observed) -> list[FileState]:
         if not observed.detail:  # Postfix is not there: what would be written on a fresh host
             observed = self._fresh(observed)
         from .postfix_draft import Draft
@@ -244,7 +256,7 @@ class Postfix(Backend):
 
     # -- making it so ------------------------------------------------------------------------------------------------
 
-    def check(self, staged: Mapping[str, str]) -> List[str]:
+    def check(self, staged: Mapping[str, str]) -> list[str]:
         """Let postconf(1) and ``postfix check`` judge the candidates in a directory of their own."""
         if self.host.which("postfix") is None:
             return ["Postfix is not in the tree: its files were judged by this collection's rules alone"]
@@ -262,7 +274,7 @@ class Postfix(Backend):
         if said.code:
             raise StepFailed("check", "{} says: {}".format(" ".join((argv[0], argv[-1])), said.words or said.code))
 
-    def activate(self, before: Observed, service: Optional[Service]) -> None:
+    def activate(self, before: Observed, service: Service | None) -> None:
         after = self._values(text_of(self.host, MAIN))
         if not self._running(after["queue_directory"]):
             if service is not None:
@@ -272,13 +284,13 @@ class Postfix(Backend):
         else:
             self.act("activate", ["postfix", "reload"])
 
-    def restore(self, was_running: Optional[bool]) -> None:
+    def restore(self, was_running: bool | None) -> None:
         # stop and start, not reload: after a fatal setting a reload leaves deliveries throttled for about a minute
         self.host.service("stop", "postfix")
         if was_running:
             self.act_service("roll-back", "start", "postfix")
 
-    def settle(self, before: Observed, service: Optional[Service]) -> None:
+    def settle(self, before: Observed, service: Service | None) -> None:
         if before.detail.get("guarded"):
             self.act("settle", ["postfix", "reload"])
         if service is not None and service.enabled and before.form.get("enabled") is False:
@@ -329,13 +341,13 @@ def _from_address(settings: Mapping[str, str]) -> str:
 
 def map_path(map_name: str) -> str:
     """The file of a ``type:path`` of ours, the first of several; empty for anything else."""
-    found = re.search(r"\w+:({}[^\s,]+)".format(re.escape(FILES)), map_name)
+    found = re.search(rf"\w+:({re.escape(FILES)}[^\s,]+)", map_name)
     return found.group(1) if found else ""
 
 
-def _followed(log: str, ident: str, recipients: Sequence[str]) -> Tuple[Submission, bool]:
+def _followed(log: str, ident: str, recipients: Sequence[str]) -> tuple[Submission, bool]:
     """How far the mail with that Message-ID is: what is known, and whether that is its end."""
-    named = re.search(r": ([0-9A-Za-z]+): message-id={}".format(re.escape(ident)), log)
+    named = re.search(rf": ([0-9A-Za-z]+): message-id={re.escape(ident)}", log)
     if not named:
         return Submission(False, "the mail log never named it: is there one on this host?"), False
     queue_id = named.group(1)

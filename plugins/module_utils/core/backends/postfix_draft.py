@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from .. import marks
 from ..host import Host
@@ -29,10 +30,10 @@ class Draft:
     """One change: ``files()`` gives what is to be written and, last, what is to be removed."""
 
     def __init__(
-        self, host: Host, options: Mapping[str, Any], service: Optional[Service], name: str, observed: Observed
+        self, host: Host, options: Mapping[str, Any], service: Service | None, name: str, observed: Observed
     ) -> None:
         self.host, self.options, self.service, self.name, self.observed = host, options, service, name, observed
-        self.values: Dict[str, str] = observed.detail["values"]
+        self.values: dict[str, str] = observed.detail["values"]
         self.found: Effective = observed.detail["found"]
         self.main: str = observed.detail["main"]
         self.master: str = observed.detail["master"]
@@ -42,141 +43,133 @@ class Draft:
         self.hop = nexthop(service.host, service.port) if service and service.host else ""
         self.own_agent = bool(service.senders) if service else marks.get(self.master, name) is not None
 
-    def files(self) -> List[FileState]:
+    def files(self) -> list[FileState]:
         """In the order of writing: maps, then master.cf, then main.cf, whose rename is the switch; then removals."""
-        password = self._password_map()
-        slot = (password or self._any_path()).rsplit(".", 1)[-1]
-        agent = "fleetmail-{}.{}".format(self.name, slot) if self.own_agent else "smtp"
-        states = [] if password is None else [self._map_state(password, self._password_text(), secret=True)]
-        routes = self._routes(agent)
+        slot = self._slot()
+        states = list(self._password_map(slot))
+        password = states[0].path if states else None
+        routes = self._routes(slot)
         states += [self._map_state(routes.path, routes.text)] if routes else []
-        states += self._master_state(agent, password)
-        states.append(self._main_state(agent, password, routes))
-        kept = {password, routes.path if routes else None}
+        states += self._master_state(slot)
+        states.append(self._main_state(slot, password, routes))
+        kept = {state.path for state in states}
         return states + [state for state in self._leftovers() if state.path not in kept]
 
-    # -- maps, each in the slot that is not in use ---------------------------------------------------------------------
+    # -- slots: a new generation is written beside the one in use ------------------------------------------------------
 
-    def _map_state(self, path: str, text: str, secret: bool = False) -> FileState:
+    def _slot(self) -> str:
+        """The slot in use when all that belongs into it is there and effective, else the other one."""
+        named = self.found.agent if self.own_agent else map_path(self.found.settings["smtp_sasl_password_maps"])
+        current = named[-1:] if named[-2:] in (".a", ".b") else ""
+        if current and self.service is not None and self._in_place(current, self.service):
+            return current
+        return "b" if current == "a" else "a"
+
+    def _in_place(self, slot: str, service: Service) -> bool:
+        form = self.observed.form
+        if any(form.get(key) != getattr(service, key) for key in ("auth_type", "username", "password")):
+            return False
+        if self.own_agent and marks.get(self.master, self.name) != self._agent_entry(slot, service):
+            return False
+        maps = list(self._password_map(slot))
+        named = self.found.settings["smtp_sasl_password_maps"]
+        if not maps:
+            return not named
+        return named == self._map_name(maps[0].path) and text_of(self.host, maps[0].path) == text(maps[0])
+
+    def _agent(self, slot: str) -> str:
+        return f"fleetmail-{self.name}.{slot}" if self.own_agent else "smtp"
+
+    # -- maps ------------------------------------------------------------------------------------------------------------
+
+    def _map_name(self, path: str) -> str:
+        return f"{self.kind}:{path}"
+
+    def _map_state(self, path: str, content: str, secret: bool = False) -> FileState:
         mode = 0o600 if secret else 0o644
-        if self.kind == "texthash":
-            return FileState(path, raw(text), mode, "root", "root", secret)
-        build = ("postmap", self.kind + ":")
-        return FileState(path, raw(text), mode, "root", "root", secret, build=build, built=COMPILED[self.kind])
+        built = COMPILED.get(self.kind, "")
+        build = ("postmap", self.kind + ":") if built else ()
+        return FileState(path, raw(content), mode, "root", "root", secret, build=build, built=built)
 
-    def _password_text(self) -> str:
-        assert self.service is not None and self.service.password is not None
-        return "{} {}:{}\n".format(self.hop, self.service.username, self.service.password.reveal())
-
-    def _password_map(self) -> Optional[str]:
-        """The path of the service's password map: the one in use when it says the right thing, else the other."""
+    def _password_map(self, slot: str) -> Iterator[FileState]:
         service = self.service
-        if service is None or service.auth_type != "password" or service.password is None:
-            return None
-        current = map_path(self.found.settings["smtp_sasl_password_maps"])
-        right = ("host", "port", "auth_type", "username", "password")
-        effective = all(self.observed.form.get(key) == getattr(service, key) for key in right)
-        same_kind = self.found.settings["smtp_sasl_password_maps"].startswith(self.kind + ":")
-        if current and same_kind and effective and text_of(self.host, current) == self._password_text():
-            if not self.own_agent or self._agent_fits(current):
-                return current
-        return self._other(current)
+        if service is not None and service.auth_type == "password" and service.password is not None and self.hop:
+            entry = f"{self.hop} {service.username}:{service.password.reveal()}\n"
+            yield self._map_state(f"{FILES}{self.name}.{slot}", entry, secret=True)
 
-    def _agent_fits(self, path: str) -> bool:
-        """Does master.cf already hold the agent as it should be, with the slot of that path?"""
-        agent = "fleetmail-{}.{}".format(self.name, path.rsplit(".", 1)[-1])
-        fits = marks.get(self.master, self.name) == self._agent_entry(agent, path)
-        return fits and self.observed.form.get("senders") == (self.service.senders if self.service else ())
-
-    def _any_path(self) -> str:
-        """The slot's path where there is no password: it still tells two generations of an agent apart."""
-        current = FILES + self.found.agent[len("fleetmail-") :] if self.own_agent and self.found.agent != "smtp" else ""
-        return current if current and self._fits_without_password(current) else self._other(current)
-
-    def _fits_without_password(self, path: str) -> bool:
-        agent = "fleetmail-{}.{}".format(self.name, path.rsplit(".", 1)[-1])
-        return marks.get(self.master, self.name) == self._agent_entry(agent, None)
-
-    def _other(self, current: str) -> str:
-        return "{}{}.{}".format(FILES, self.name, "b" if current.endswith(".a") else "a")
-
-    def _routes(self, agent: str) -> Optional[Map]:
+    def _routes(self, slot: str) -> Map | None:
         """Which sender's mail goes to which agent; None when no service is by senders."""
         current = map_path(self.values["sender_dependent_default_transport_maps"])
         old = text_of(self.host, current) if current else ""
+        new, effective = marks.drop(old, self.name), True
         if self.service is not None and self.own_agent:
             keys = (sender if "@" in sender else "@" + sender for sender in self.service.senders)
-            lines = "".join("{} {}:{}\n".format(key, agent, self.hop) for key in keys)
-            new = marks.put(old, self.name, lines)
-        else:
-            new = marks.drop(old, self.name)
+            new = marks.put(old, self.name, "".join(f"{key} {self._agent(slot)}:{self.hop}\n" for key in keys))
+            effective = self.observed.form.get("senders") == self.service.senders
         if not marks.names(new):
             return None
-        whole = not self.own_agent or self.observed.form.get("senders") == (self.service and self.service.senders)
-        in_use = current and new == old and whole
-        other = "{}{}.{}".format(FILES, SHARED, "b" if current.endswith(".a") else "a")
-        return Map(current if in_use else other, new)
+        if current and new == old and effective:
+            return Map(current, new)
+        return Map("{}{}.{}".format(FILES, SHARED, "b" if current.endswith(".a") else "a"), new)
 
     def _leftovers(self) -> Iterator[FileState]:
         """Every map that nothing refers to any more."""
         for owner in (self.name, SHARED):
             for slot in "ab":
-                path = "{}{}.{}".format(FILES, owner, slot)
+                path = f"{FILES}{owner}.{slot}"
                 suffix = next((one for one in sorted(set(COMPILED.values())) if self.host.exists(path + one)), "")
                 yield FileState(path, None, secret=True, built=suffix)
 
     # -- master.cf and main.cf -----------------------------------------------------------------------------------------
 
-    def _master_state(self, agent: str, password: Optional[str]) -> List[FileState]:
+    def _master_state(self, slot: str) -> list[FileState]:
         old = marks.get(self.master, self.name)
-        if not self.own_agent and old is None:
+        if old is None and not self.own_agent:
             return []
-        if self.service is None or not self.own_agent:
+        if self.service is None:
             # until Postfix has read main.cf again, mail may still be on its way to the agent
             return [FileState(MASTER, raw(marks.drop(self.master, self.name)), transition=raw(self.master))]
-        entry = self._agent_entry(agent, password)
-        both = entry if old is None or old == entry else old + entry
-        new = marks.put(self.master, self.name, entry)
-        transition = raw(marks.put(self.master, self.name, both)) if both != entry else None
-        return [FileState(MASTER, raw(new), transition=transition)]
+        entry = self._agent_entry(slot, self.service)
+        new = raw(marks.put(self.master, self.name, entry))
+        if old in (None, entry):
+            return [FileState(MASTER, new)]
+        return [FileState(MASTER, new, transition=raw(marks.put(self.master, self.name, f"{old}{entry}")))]
 
-    def _agent_entry(self, agent: str, password: Optional[str]) -> str:
-        chroot = self.observed.detail["agents"].get("smtp")
-        return transport_entry(agent, chroot.chroot if chroot else "-", self._settings(password))
+    def _agent_entry(self, slot: str, service: Service) -> str:
+        smtp = self.observed.detail["agents"].get("smtp")
+        password = next((state.path for state in self._password_map(slot)), None)
+        return transport_entry(self._agent(slot), smtp.chroot if smtp else "-", self._settings(service, password))
 
-    def _main_state(self, agent: str, password: Optional[str], routes: Optional[Map]) -> FileState:
-        text = rewrite_main_cf(self.main, self.name, self._own_parameters(password))
-        shared = self._shared_parameters(agent, routes)
-        final = rewrite_main_cf(text, SHARED, shared)
-        guarded = None
-        if self._loses_its_way(password):
-            # a client started between the rename and the reload may have the old next hop and the new credentials:
-            # what the relay then refuses stays in the queue
-            guarded = raw(rewrite_main_cf(text, SHARED, {**shared, "soft_bounce": "yes"}))
-            self.observed.detail["guarded"] = True
-        return FileState(MAIN, raw(final), transition=guarded)
+    def _main_state(self, slot: str, password: str | None, routes: Map | None) -> FileState:
+        own = rewrite_main_cf(self.main, self.name, self._own_parameters(password))
+        shared = self._shared_parameters(self._agent(slot), routes)
+        final = raw(rewrite_main_cf(own, SHARED, shared))
+        if not self._loses_its_way(password):
+            return FileState(MAIN, final)
+        # a client started between the rename and the reload may have the old next hop and the new credentials:
+        # what the relay then refuses stays in the queue
+        self.observed.detail["guarded"] = True
+        return FileState(MAIN, final, transition=raw(rewrite_main_cf(own, SHARED, {**shared, "soft_bounce": "yes"})))
 
-    def _loses_its_way(self, password: Optional[str]) -> bool:
+    def _loses_its_way(self, password: str | None) -> bool:
         if not self.observed.running or self.own_agent or not self.found.hop:
             return False
         had_credentials = self.found.settings["smtp_sasl_auth_enable"] == "yes"
         return self.found.hop != self.hop or (had_credentials and password is None)
 
-    def _own_parameters(self, password: Optional[str]) -> Dict[str, str]:
+    def _own_parameters(self, password: str | None) -> dict[str, str]:
         """The service's block in main.cf; a service by senders has none."""
         if self.service is None or self.own_agent:
             return {}
         wanted = {"default_transport": "smtp"}
         if self.hop:
-            wanted = {"relayhost": self.hop, **wanted, **self._settings(password)}
+            wanted = {"relayhost": self.hop, **wanted, **self._settings(self.service, password)}
         if self.options.get("null_client"):
             wanted.update(mydestination="", inet_interfaces="loopback-only")
         return wanted
 
-    def _settings(self, password: Optional[str]) -> Dict[str, str]:
+    def _settings(self, service: Service, password: str | None) -> dict[str, str]:
         """How the service's mail leaves, in Postfix' words. Every one is set, so that nothing else decides it."""
-        service = self.service
-        assert service is not None
         verified = "secure" if service.validate_certs else "encrypt"
         settings = {
             "smtp_tls_security_level": "none" if service.security == "none" else verified,
@@ -188,28 +181,28 @@ class Draft:
             settings["smtp_tls_CAfile"] = service.ca_file or system_bundle(self.host)
             settings["smtp_tls_CApath"] = ""
         settings["smtp_sasl_auth_enable"] = "yes" if password else "no"
-        settings["smtp_sasl_password_maps"] = "{}:{}".format(self.kind, password) if password else ""
+        settings["smtp_sasl_password_maps"] = self._map_name(password) if password else ""
         if password:
             settings["smtp_sasl_security_options"] = "noanonymous"  # the default refuses PLAIN and LOGIN
             settings["smtp_sasl_tls_security_options"] = "noanonymous"
             settings["smtp_sasl_mechanism_filter"] = "plain, login"  # an installed OAuth plugin would try first
-        settings["smtp_connect_timeout"] = "{}s".format(service.timeout)
-        settings["smtp_helo_timeout"] = "{}s".format(service.timeout)
+        settings["smtp_connect_timeout"] = f"{service.timeout}s"
+        settings["smtp_helo_timeout"] = f"{service.timeout}s"
         return settings
 
-    def _shared_parameters(self, agent: str, routes: Optional[Map]) -> Dict[str, str]:
+    def _shared_parameters(self, agent: str, routes: Map | None) -> dict[str, str]:
         """What one line of main.cf has to say for all services together."""
         before = main_cf_values(marks.get(self.main, SHARED) or "")
-        wanted: Dict[str, str] = {}
+        wanted: dict[str, str] = {}
         if routes:
-            wanted["sender_dependent_default_transport_maps"] = "{}:{}".format(self.kind, routes.path)
+            wanted["sender_dependent_default_transport_maps"] = f"{self.kind}:{routes.path}"
         wanted.update(self._rewriting(before, routes))
         held = self._held(before.get("defer_transports", "").split(", "), agent)
         if held:
             wanted["defer_transports"] = ", ".join(held)
         return wanted
 
-    def _held(self, before: List[str], agent: str) -> List[str]:
+    def _held(self, before: list[str], agent: str) -> list[str]:
         """The agents whose mail waits in the queue."""
         mine = {agent, self.found.agent, *(() if self.own_agent else SHARED_AGENTS)}
         others = [name for name in before if name and name not in mine]
@@ -217,15 +210,20 @@ class Draft:
             return others
         return others + ([agent] if self.own_agent else list(SHARED_AGENTS))
 
-    def _rewriting(self, before: Mapping[str, str], routes: Optional[Map]) -> Dict[str, str]:
-        """Senders rewritten to from_address, except those who have a service of their own (ADDRESS_REWRITING_README)."""
+    def _rewriting(self, before: Mapping[str, str], routes: Map | None) -> dict[str, str]:
+        """Senders rewritten to from_address, except those who have a service of their own (canonical(5))."""
         address = before.get("sender_canonical_maps", "").rpartition("static:")[2]
         if not self.own_agent:
             address = self.service.from_address if self.service else ""
         if not address:
             return {}
         senders = [line.split()[0] for line in (routes.text if routes else "").splitlines() if line[0] not in "#@"]
-        apart = " ".join("{{ {0} = {0} }}".format(sender) for sender in senders)
-        exempt = "inline:{{ {} }}, ".format(apart) if senders else ""
-        maps = "{}static:{}".format(exempt, address)
+        apart = " ".join(f"{{ {sender} = {sender} }}" for sender in senders)
+        exempt = f"inline:{{ {apart} }}, " if senders else ""
+        maps = f"{exempt}static:{address}"
         return {"sender_canonical_maps": maps, "sender_canonical_classes": "envelope_sender, header_sender"}
+
+
+def text(state: FileState) -> str:
+    """What a file is to say."""
+    return (state.content or b"").decode("utf-8", "surrogateescape")

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import re
-from typing import Dict, Iterator, Mapping, NamedTuple, Optional, Tuple
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from .. import marks
 
@@ -25,7 +26,7 @@ class Entry(NamedTuple):
 
 def entries(text: str) -> Iterator[Entry]:
     """The logical lines: a line that begins with white space continues the one before (postconf(5))."""
-    found: Optional[Entry] = None
+    found: Entry | None = None
     for number, line in enumerate(text.splitlines(keepends=True)):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -45,9 +46,9 @@ def parameter(text: str) -> str:
     return found.group(1) if found else ""
 
 
-def main_cf_values(text: str) -> Dict[str, str]:
+def main_cf_values(text: str) -> dict[str, str]:
     """What main.cf sets, the last one wins, nothing expanded: for a tree where Postfix itself is not there."""
-    values: Dict[str, str] = {}
+    values: dict[str, str] = {}
     for entry in entries(text):
         name = parameter(entry.text)
         if name:
@@ -62,7 +63,7 @@ def rewrite_main_cf(text: str, block: str, wanted: Mapping[str, str]) -> str:
     is a change by hand. Muted lines come back when we no longer set their parameter.
     """
     ours = set(main_cf_values(marks.get(text, block) or ""))
-    inside = "".join("{} = {}\n".format(name, value).replace(" \n", "\n") for name, value in wanted.items())
+    inside = "".join(f"{name} = {value}\n".replace(" \n", "\n") for name, value in wanted.items())
     text = marks.put(text, block, inside) if wanted else marks.drop(text, block)
     set_elsewhere = {name for other in marks.names(text) for name in main_cf_values(marks.get(text, other) or "")}
     text = marks.unmute(text, lambda line: parameter(line) in ours and parameter(line) not in set_elsewhere)
@@ -78,7 +79,7 @@ def rewrite_main_cf(text: str, block: str, wanted: Mapping[str, str]) -> str:
     return "".join(lines)
 
 
-def _protected(text: str) -> Iterator[Tuple[int, int]]:
+def _protected(text: str) -> Iterator[tuple[int, int]]:
     """The line ranges of our own blocks."""
     start = 0
     for number, line in enumerate(text.splitlines()):
@@ -93,7 +94,7 @@ class Transport(NamedTuple):
 
     name: str
     chroot: str
-    settings: Dict[str, str]
+    settings: dict[str, str]
 
 
 def transports(text: str) -> Iterator[Transport]:
@@ -104,7 +105,7 @@ def transports(text: str) -> Iterator[Transport]:
             yield Transport(words[0], words[4], dict(_settings(words[7])))
 
 
-def _settings(command: str) -> Iterator[Tuple[str, str]]:
+def _settings(command: str) -> Iterator[tuple[str, str]]:
     for braced, plain in re.findall(r"-o\s*(?:\{\s*([^{}]*)\}|(\S+))", command):
         name, equals, value = (braced or plain).partition("=")
         if equals:
@@ -113,12 +114,12 @@ def _settings(command: str) -> Iterator[Tuple[str, str]]:
 
 def transport_entry(name: str, chroot: str, settings: Mapping[str, str]) -> str:
     """A master.cf entry for an SMTP client with settings of its own (master(5); braces since Postfix 3.0)."""
-    lines = ["{} unix - - {} - - smtp\n".format(name, chroot), "  -o syslog_name=postfix/$service_name\n"]
-    lines += ["  -o {{ {} = {} }}\n".format(key, value) for key, value in settings.items()]
+    lines = [f"{name} unix - - {chroot} - - smtp\n", "  -o syslog_name=postfix/$service_name\n"]
+    lines += [f"  -o {{ {key} = {value} }}\n" for key, value in settings.items()]
     return "".join(lines)
 
 
-def seconds(value: str) -> Optional[int]:
+def seconds(value: str) -> int | None:
     """A time value of Postfix in seconds; None when it is none."""
     found = re.fullmatch(r"(\d+)([smhdw]?)", value)
     return int(found.group(1)) * _UNITS[found.group(2)] if found else None
@@ -126,10 +127,10 @@ def seconds(value: str) -> Optional[int]:
 
 def nexthop(host: str, port: int) -> str:
     """The destination that asks for no MX look-up (transport(5))."""
-    return "[{}]:{}".format(host, port)
+    return f"[{host}]:{port}"
 
 
-def split_nexthop(text: str) -> Tuple[str, int]:
+def split_nexthop(text: str) -> tuple[str, int]:
     """Host and port of a relayhost; a name without brackets (looked up by MX) keeps a mark that equals no host."""
     named = {"smtp": 25, "submission": 587, "submissions": 465, "smtps": 465}
     found = re.fullmatch(r"(\[[^\]]+\]|[^\[\]:]+)(?::(\w+))?", text)

@@ -5,47 +5,47 @@
 
 from __future__ import annotations
 
-from typing import Callable, Dict, List, Type
+from typing import Callable
 
 from ..errors import InvalidService, Problem
 from ..host import Host
 from .base import Backend
 
 
-def _exim() -> Type[Backend]:
+def _exim() -> type[Backend]:
     from .exim import Exim
 
     return Exim
 
 
-def _msmtp() -> Type[Backend]:
+def _msmtp() -> type[Backend]:
     from .msmtp import Msmtp
 
     return Msmtp
 
 
-def _postfix() -> Type[Backend]:
+def _postfix() -> type[Backend]:
     from .postfix import Postfix
 
     return Postfix
 
 
 # name -> how to get the class, and the program whose presence means that it is installed
-BACKENDS: Dict[str, Callable[[], Type[Backend]]] = {"exim": _exim, "msmtp": _msmtp, "postfix": _postfix}
-PROGRAMS: Dict[str, str] = {"exim": "exim4", "msmtp": "msmtp", "postfix": "postfix"}
+BACKENDS: dict[str, Callable[[], type[Backend]]] = {"exim": _exim, "msmtp": _msmtp, "postfix": _postfix}
+PROGRAMS: dict[str, str] = {"exim": "exim4", "msmtp": "msmtp", "postfix": "postfix"}
 
 
-def found_on(host: Host) -> List[str]:
+def found_on(host: Host) -> list[str]:
     """The names of the backends whose software the host has."""
     return [name for name in sorted(PROGRAMS) if host.which(PROGRAMS[name])]
 
 
-def choose(name: str, host: Host) -> Type[Backend]:
+def choose(name: str, host: Host) -> type[Backend]:
     """The backend of that name; ``auto``: the one that the host has. Raises InvalidService."""
     if name != "auto":
         if name in BACKENDS:
             return BACKENDS[name]()
-        raise InvalidService([Problem("backend", "'{}' is not known".format(name), "auto, " + ", ".join(BACKENDS))])
+        raise InvalidService([Problem("backend", f"'{name}' is not known", "auto, " + ", ".join(BACKENDS))])
     found = found_on(host)
     if len(found) == 1:
         return BACKENDS[found[0]]()

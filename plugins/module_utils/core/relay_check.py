@@ -1,0 +1,89 @@
+# SPDX-FileCopyrightText: fleetmail.smtp contributors
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""The probe and the test send against any relay, without a service on this host: what ``smtp_probe`` does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import FleetmailError, InvalidService, Problem, StepFailed
+from .host import Host
+from .order import LEVELS, SendOrder, ca_problems
+from .redaction import Redactor
+from .service import Service, is_address
+
+SECRETS = ("password", "access_token")
+
+
+def offline_problems(options: Mapping[str, Any]) -> list[Problem]:
+    """Everything that is wrong with the options by themselves."""
+    service = _service(options)
+    problems = [problem for problem in service.problems() if problem.option not in ("client_id", "token_url")]
+    problems = [problem for problem in problems if problem.option != "authorization_url"]
+    if options.get("verify", "auth") not in LEVELS:
+        problems.append(Problem("verify", "is not known", "one of " + ", ".join(LEVELS)))
+    if service.auth_type == "oauth" and not options.get("access_token"):
+        problems.append(Problem("access_token", "is required with auth_type: oauth", "an access token for this relay"))
+    recipient = options.get("verify_recipient") or ""
+    if options.get("verify") == "recipient" and not recipient:
+        problems.append(Problem("verify_recipient", "is required with verify: recipient", "an address to ask for"))
+    if recipient and not is_address(recipient):
+        problems.append(Problem("verify_recipient", f"'{recipient}' is not a mail address", "name@example.com"))
+    if options.get("test_send"):
+        problems += SendOrder.from_options(options["test_send"]).problems()
+    return problems
+
+
+def check_relay(options: Mapping[str, Any], host: Host, check: bool) -> dict[str, Any]:
+    """Probe the relay, then send the mail that was asked for (never with ``check``): the module's result."""
+    redactor = Redactor(str(options[name]) for name in SECRETS if options.get(name))
+    result: dict[str, Any] = {"changed": False}
+    try:
+        _check_relay(options, host, check, result)
+    except FleetmailError as error:
+        result.update(failed=True, msg=error.message, problems=[problem.as_dict() for problem in error.problems])
+    told: dict[str, Any] = redactor.data(result)
+    return told
+
+
+def _service(options: Mapping[str, Any]) -> Service:
+    """The form without what only a service on a host has."""
+    return Service.read({**options, "name": "probe", "enabled": True})
+
+
+def _check_relay(options: Mapping[str, Any], host: Host, check: bool, result: dict[str, Any]) -> None:
+    service = _service(options)
+    problems = offline_problems(options)
+    if service.ca_file.startswith("/"):
+        problems += ca_problems(service.ca_file, host)
+    if problems:
+        raise InvalidService(problems)
+    from .probe import probe
+    from .proof import target_of
+
+    target = target_of(
+        service, recipient=options.get("verify_recipient") or "", token=options.get("access_token") or ""
+    )
+    report = probe(target, options.get("verify") or "auth")
+    result["verification"] = report.as_result()
+    if not report.ok:
+        raise StepFailed("verify", report.problem)
+    if options.get("test_send"):
+        _send(options, target, check, result)
+
+
+def _send(options: Mapping[str, Any], target: Any, check: bool, result: dict[str, Any]) -> None:
+    from dataclasses import replace
+
+    from .message import TestSend, send
+
+    mail = SendOrder.from_options(options["test_send"])
+    if check:
+        result["test_send"] = {"sent": False, "via": "relay", "skipped": "check mode"}
+        return
+    sent = send(replace(target, timeout=mail.timeout), TestSend(mail.to, mail.sender, mail.subject, mail.body))
+    result["test_send"] = sent.as_result()
+    if not sent.sent:
+        raise StepFailed("test send", sent.problem or sent.reply, option="test_send")
