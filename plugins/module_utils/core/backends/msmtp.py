@@ -1,0 +1,397 @@
+# SPDX-FileCopyrightText: fleetmail.smtp contributors
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""msmtp: a sendmail without a queue. /etc/msmtprc is wholly ours while a service is managed (msmtp(1))."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from .. import marks
+from ..errors import Problem, StepFailed
+from ..host import Completed
+from ..redaction import Secret
+from ..service import Service
+from . import msmtp_file
+from .base import Backend, Capabilities, FileState, Observed, Option, Rule, Submission, raw, text_of
+from .msmtp_file import LONGEST_LINE, ROUTE, Account, Settings
+
+MAIN = "/etc/msmtprc"
+GROUP = "msmtp"
+USER_FILES = (".msmtprc", ".config/msmtp/config")
+SYSTEM_ONLY = {"HOME": "/nonexistent", "XDG_CONFIG_HOME": "/nonexistent"}  # no user's own file is looked at
+
+# nothing can ever be a socket below /dev/null: connecting to it fails at once with EX_TEMPFAIL and these words
+NOWHERE = "/dev/null/"
+DISABLED = NOWHERE + "mail is disabled (service {})"
+NO_HOST_YET = "disabled.invalid"  # RFC 6761 6.4: a name that never exists
+
+MECHANISMS = "on|plain|login|cram-md5|digest-md5|scram-sha-1|scram-sha-256|ntlm|gssapi"
+ABSOLUTE = r"/[^\x00-\x1f\x7f]{1,400}"
+OAUTH = ("xoauth2", "oauthbearer")
+_SUBSTITUTED = r"(?i)%[UHCM]"
+_READS_SLOT = re.compile(r"cat /etc/msmtprc\.[A-Za-z0-9_.-]+\.([ab])\Z")
+_COMPLAINTS = (
+    *("unknown command", "invalid argument", "needs an argument", "does not take an argument", "not (yet) defined"),
+    *("was already defined", "line longer than", "host not set", "account default not found", "Permission denied"),
+)
+_LOGGED = re.compile(r"(\w+)='(.*?)'(?= \w+=|$)", re.S)
+_COULD_NOT_RUN = (125, 126, 127)  # chroot(1): it failed itself, cannot invoke, not found
+
+
+class Msmtp(Backend):
+    """One block and account per service; a service with ``senders`` has one more account for each of them."""
+
+    name = "msmtp"
+    packages = "msmtp msmtp-mta"
+    program = "msmtp"
+    capabilities = Capabilities(
+        fields=(
+            *("enabled", "host", "port", "security", "auth_type", "username", "password", "ca_file"),
+            *("validate_certs", "from_address", "senders", "timeout"),
+        ),
+        queue=False,
+        several=True,
+        rules=(
+            Rule("username", "fits no line of msmtp's", "at most 492 bytes", longest=LONGEST_LINE - 7),
+            Rule("ca_file", "fits no line of msmtp's", "a shorter path", longest=LONGEST_LINE - 17),
+            Rule("from_address", "msmtp replaces %U, %H, %C and %M", "an address without them", _SUBSTITUTED),
+            Rule("senders", "msmtp replaces %U, %H, %C and %M", "an address without them", _SUBSTITUTED),
+            Rule("senders", "msmtp takes * and ? for wildcards", "name the domain, or an address without them", "[*?]"),
+            Rule("senders", "is too long a domain for a line of msmtp's", "name its addresses", r"\A@?[^@]{123}"),
+        ),
+        ways_out={"auth_type": "use password; OAuth on msmtp is not there yet"},
+    )
+    options: ClassVar[Mapping[str, Option]] = {
+        "owner": Option(str, "root", "who owns the files with the password: a user of the host", r"[\w.-]+\$?"),
+        "group": Option(str, "", "whose group they have; default msmtp where that group is, else root", r"[\w.-]+\$?"),
+        "mode": Option(str, "", "mode of the files in quoted octal; the default depends on group", "0?[4-7][0-7]{2}"),
+        "auth": Option(str, "", "AUTH mechanism; default on (msmtp chooses) with TLS, plain without", MECHANISMS),
+        "syslog": Option(str, "LOG_MAIL", "off or the facility to log to", "off|LOG_(MAIL|USER|LOCAL[0-7])"),
+        "logfile": Option(str, "", "a file to log to, an absolute path", ABSOLUTE),
+        "aliases": Option(str, "", "the aliases of local recipients, such as /etc/aliases", ABSOLUTE),
+        "domain": Option(
+            *(str, "localhost", "what EHLO says; %H host name, %C its canonical form", r"[\w.%:\[\]-]{1,255}")
+        ),
+        "default_from": Option(
+            *(str, "%U@%C", "envelope sender where a program names none; %U user, %H host name, %C its canonical form"),
+            r"[^\x00-\x20\x7f\"]{1,320}",
+        ),
+    }
+
+    # -- what it cannot do -------------------------------------------------------------------------------------------
+
+    def own_problems(self, service: Service) -> Iterator[Problem]:
+        text = text_of(self.host, MAIN)
+        others = [name for name in marks.names(text) if name != service.name]
+        if service.senders:
+            yield from self._shared_senders(service, text, others)
+            yield from _rewritten(service)
+            return
+        for other in others:
+            if msmtp_file.takes_the_rest(marks.get(text, other) or ""):
+                yield Problem(
+                    "senders",
+                    f"is empty, but the service {other} already takes what no other service is for",
+                    f"give senders to one of the two, or make {other} absent",
+                )
+
+    @staticmethod
+    def _shared_senders(service: Service, text: str, others: Sequence[str]) -> Iterator[Problem]:
+        found = msmtp_file.accounts(text)
+        for other in others:
+            theirs = {msmtp_file.sender_of(pattern) for pattern in msmtp_file.routes(found, other)}
+            for sender in sorted(theirs.intersection(msmtp_file.canonical(service.senders))):
+                problem = f"{sender} already goes through the service {other}"
+                yield Problem("senders", problem, "name it in one service only")
+
+    def option_problems(self) -> Iterator[Problem]:
+        problems = list(super().option_problems())
+        yield from problems
+        if problems or not self.installed():
+            return
+        for key, known in (("owner", {"owner": self.option("owner")}), ("group", {"group": self.option("group")})):
+            if not self.host.has_account(**known):
+                problem = f"{self.option(key)} is not known on the host"
+                yield Problem("backend_options." + key, problem, "create it first")
+
+    def wanted_form(self, service: Service) -> dict[str, Any]:
+        return super().wanted_form(replace(service, senders=msmtp_file.canonical(service.senders)))
+
+    # -- what holds --------------------------------------------------------------------------------------------------
+
+    def read(self, name: str) -> Observed:
+        text = text_of(self.host, MAIN)
+        observed = Observed({}, managed=name in marks.names(text), warnings=list(self._user_files()))
+        observed.secrets = [secret for secret in msmtp_file.secrets(text) if secret]
+        if not self.host.live and not self.installed():
+            observed.warnings.append("msmtp is not in the tree: judged by our own rules alone")
+        if not text.strip():
+            return observed
+        found = msmtp_file.accounts(text)
+        account = _asked(found, text, name)
+        settings = self._effective(account, observed)
+        if settings and account:
+            password = self._password(account)
+            observed.secrets += [password] if password else []
+            senders = map(msmtp_file.sender_of, msmtp_file.routes(found, name))
+            observed.form = _form(settings, password, msmtp_file.canonical(senders))
+        return observed
+
+    def _effective(self, account: Account | None, observed: Observed) -> Settings:
+        """What msmtp itself makes of the file; nothing when it refuses it. Where it cannot run: our own reading."""
+        if self.host.live:
+            done = self._ask(account.name if account else "default")
+            if done.code == 0:
+                return msmtp_file.pretended(done.out)
+            if done.code not in _COULD_NOT_RUN:
+                if observed.managed or account:
+                    observed.warnings.append(f"msmtp refuses {MAIN}: {_complaint(done)}")
+                return {}
+        return account.settings() if account else {}
+
+    def _ask(self, account: str, candidate: str = "") -> Completed:
+        """``msmtp --pretend`` for an account. A sender is given so that msmtp need not look up the host's name."""
+        chosen = ["-C", candidate] if candidate else []
+        argv = ["msmtp", *chosen, "--pretend", "-a", account, "-f", "nobody@localhost"]
+        return self.host.run(argv, environment=SYSTEM_ONLY)
+
+    def _password(self, account: Account) -> str | None:
+        """What msmtp would log in with; None when that cannot be known."""
+        settings = account.settings()
+        command = settings.get("passwordeval", "")
+        if not command:
+            return settings.get("password") or None
+        if not _READS_SLOT.match(command):
+            return None
+        return text_of(self.host, command[len("cat ") :]).split("\n")[0] or None
+
+    def _user_files(self) -> Iterator[str]:
+        """Files of users that replace the system's, where a user has one."""
+        homes: dict[str, str] = {}
+        for line in text_of(self.host, "/etc/passwd").split("\n"):
+            fields = line.split(":")
+            if len(fields) > 5 and fields[5].startswith("/"):
+                homes.setdefault(fields[5].rstrip("/"), fields[0])
+        for home, user in homes.items():
+            for file in USER_FILES if self.host.exists(home or "/") else ():
+                path = f"{home}/{file}"
+                if self.host.exists(path):
+                    yield f"{path} replaces the accounts of {MAIN} for the user {user}"
+
+    # -- what should hold --------------------------------------------------------------------------------------------
+
+    def desired(self, service: Service | None, name: str, observed: Observed) -> list[FileState]:
+        text = text_of(self.host, MAIN)
+        blocks = {one: marks.get(text, one) or "" for one in marks.names(text)}
+        found = msmtp_file.accounts(text)
+        patterns = {one: msmtp_file.routes(found, one) for one in blocks}
+        if service is None:
+            return self._without(name, blocks, patterns)
+        slot = self._slot(service, _asked(found, text, name))
+        blocks[name] = self._block(service, slot)
+        patterns[name] = _patterns(service)
+        composed = msmtp_file.compose(blocks, patterns)
+        original = [] if self.has_original(MAIN) or marks.names(text) else [self.keep_original(MAIN)]
+        return [*original, *self._slots(service, slot), self._state(MAIN, composed)]
+
+    def _without(self, name: str, blocks: dict[str, str], patterns: dict[str, list[str]]) -> list[FileState]:
+        """Without the service: the other ones stay; after the last one what was there before us comes back.
+
+        Removals are done last first: /etc/msmtprc before what it refers to.
+        """
+        slots = [FileState(_slot_path(name, letter), None, secret=True) for letter in "ab"]
+        if name not in blocks:
+            # a record without any block of ours: a run that put the original back was killed before its last step
+            return slots if blocks else [FileState(self._record(MAIN), None), *slots]
+        del blocks[name]
+        if blocks:
+            return [*slots, self._state(MAIN, msmtp_file.compose(blocks, patterns))]
+        main, *record = self.original(MAIN)
+        return [*record, *slots, main]
+
+    def _slot(self, service: Service, account: Account | None) -> str:
+        """The letter of the file for a password that fits no line; empty when it fits.
+
+        Another letter than now when the password changes, so that renaming /etc/msmtprc switches both at once.
+        """
+        secret = _secret(service)
+        if len(raw(f'password "{secret}"')) <= LONGEST_LINE:
+            return ""
+        match = _READS_SLOT.match(account.settings().get("passwordeval", "")) if account else None
+        now = match.group(1) if match else ""
+        if now and text_of(self.host, _slot_path(service.name, now)) == secret + "\n":
+            return now
+        return "b" if now == "a" else "a"
+
+    def _slots(self, service: Service, slot: str) -> list[FileState]:
+        return [
+            self._state(_slot_path(service.name, letter), _secret(service) + "\n" if letter == slot else None)
+            for letter in "ab"
+        ]
+
+    def _state(self, path: str, content: str | None) -> FileState:
+        if content is None:
+            return FileState(path, None, secret=True)
+        secret = path != MAIN or any(word in ("password", "passwordeval") for word, _ in msmtp_file.entries(content))
+        group = self.option("group") or (GROUP if secret and self.host.has_account(group=GROUP) else "root")
+        mode = int(self.option("mode") or ("0644" if not secret else "0600" if group == "root" else "0640"), 8)
+        return FileState(path, raw(content), mode, self.option("owner"), group, secret=secret)
+
+    def _block(self, service: Service, slot: str) -> str:
+        lines = ["account " + _account(service)]
+        if not service.enabled:
+            lines.append(f'socket "{DISABLED.format(service.name)}"')
+        lines.append("host " + (service.host or NO_HOST_YET))
+        lines += [f"port {service.port}", f"timeout {service.timeout}"]
+        lines += [*_tls(service), *self._auth(service, slot), *self._sender(service)]
+        for key, silent in (("domain", "localhost"), ("syslog", "off"), ("logfile", ""), ("aliases", "")):
+            if self.option(key) != silent:
+                lines.append(f'{key} "{self.option(key)}"')
+        if not service.senders and service.name != "default":
+            lines.append("account default : " + service.name)
+        return "".join(line + "\n" for line in lines)
+
+    def _auth(self, service: Service, slot: str) -> Iterator[str]:
+        if service.auth_type == "none":
+            yield "auth off"
+            return
+        # `auth on` never sends a password in clear text; whether it may go was asked and answered before
+        yield "auth " + (self.option("auth") or ("plain" if service.security == "none" else "on"))
+        if service.username:
+            yield f'user "{service.username}"'
+        if slot:
+            yield f"passwordeval cat {_slot_path(service.name, slot)}"
+        elif service.password is not None:
+            yield f'password "{service.password.reveal()}"'
+
+    def _sender(self, service: Service) -> Iterator[str]:
+        if not (service.senders or service.from_address):
+            yield "from " + self.option("default_from")
+        if service.from_address:
+            yield "allow_from_override off"  # else `sendmail -f` would decide
+            yield "set_from_header on"
+            if not service.senders:
+                yield "from " + service.from_address
+
+    # -- judging and sending -----------------------------------------------------------------------------------------
+
+    def check(self, staged: Mapping[str, str]) -> list[str]:
+        candidate = staged.get(MAIN, "")
+        text = text_of(self.host, candidate) if candidate else ""
+        if not marks.names(text) or not self.installed():
+            return []  # what was there before us comes back whatever msmtp says of it
+        for account in (one.name for one in msmtp_file.accounts(text) if not ROUTE.search(one.name)):
+            done = self._ask(account, candidate)
+            if done.code in _COULD_NOT_RUN:
+                return ["msmtp could not be run in the tree: judged by our own rules alone"]
+            if done.code and f"{candidate}: " in done.err and "Permission denied" not in done.err:
+                raise StepFailed("check", f"msmtp refuses the new {MAIN}: {_complaint(done)}")
+        return list(self._cautions(candidate)) if self.host.live else []
+
+    def _cautions(self, candidate: str) -> Iterator[str]:
+        """What is right and may still surprise, told when something is changed."""
+        new = self.host.read(candidate)
+        program = self.host.read(self.host.which(self.program) or "")
+        if new and program and not new.mode & 0o004 and not program.mode & 0o2000:
+            yield (
+                f"only {new.owner} and the group {new.group} can send, for others cannot read {MAIN} and this msmtp is "
+                "not setgid; backend_options mode: '0644' lets every user send, and read the password"
+            )
+        if self.host.which("sendmail") is None:
+            yield "there is no sendmail: programs that call it need the package msmtp-mta"
+
+    def submit(self, message: bytes, sender: str, recipients: Sequence[str], timeout: float) -> Submission:
+        chosen = ["-f", sender] if sender else []
+        argv = ["msmtp", "--logfile=-", *chosen, "--", *recipients]
+        done = self.host.run(argv, data=message, timeout=timeout, environment=SYSTEM_ONLY)
+        said = dict(_LOGGED.findall(done.out.strip()))
+        reply = " ".join((said.get("smtpmsg") or said.get("errormsg") or _without_name(done)).split())
+        queued = re.search(r"queued as ([\w.-]+)", reply)
+        return Submission(done.code == 0, reply, queued.group(1) if queued else "")
+
+
+def _secret(service: Service) -> str:
+    return "" if service.password is None else service.password.reveal()
+
+
+def _patterns(service: Service) -> list[str]:
+    if service.senders and service.from_address:
+        return [service.from_address]
+    return [pattern for sender in msmtp_file.canonical(service.senders) for pattern in msmtp_file.patterns(sender)]
+
+
+def _slot_path(name: str, letter: str) -> str:
+    return f"{MAIN}.{name}.{letter}"
+
+
+def _without_name(done: Completed) -> str:
+    return done.words.replace("msmtp: ", "") or f"exit code {done.code}"
+
+
+def _complaint(done: Completed) -> str:
+    """Why msmtp refuses a file, without the words of the file that it quotes: they may be a secret."""
+    line = re.search(r"line \d+(?=:)", done.err)
+    kinds = [kind for kind in _COMPLAINTS if kind in done.err][:1]
+    return ": ".join(([line.group()] if line else []) + kinds) or f"exit code {done.code}"
+
+
+def _account(service: Service) -> str:
+    """The name of its account; plain `default` would take the mail of all other senders too."""
+    return "default/" if service.senders and service.name == "default" else service.name
+
+
+def _asked(found: Sequence[Account], text: str, name: str) -> Account | None:
+    """The account by which the service sends: `default` for one without senders, and for what is not ours."""
+    inside = marks.get(text, name)
+    asked = "default" if inside is None or msmtp_file.takes_the_rest(inside) else name + "/1"
+    return next((one for one in found if one.name == asked), None)
+
+
+def _rewritten(service: Service) -> Iterator[Problem]:
+    senders = msmtp_file.canonical(service.senders)
+    if service.from_address and senders != (service.from_address.lower(),):
+        yield Problem(
+            "from_address",
+            "msmtp finds a sender's account by the very line that it would be rewritten with",
+            "leave from_address out, or give it as the one sender",
+        )
+
+
+def _tls(service: Service) -> Iterator[str]:
+    yield "tls " + ("off" if service.security == "none" else "on")
+    yield "tls_starttls " + ("off" if service.security == "tls" else "on")
+    yield "tls_certcheck " + ("on" if service.validate_certs else "off")
+    yield "tls_trust_file " + (f'"{service.ca_file}"' if service.ca_file else "system")
+
+
+def _form(settings: Settings, password: str | None, senders: tuple[str, ...]) -> dict[str, Any]:
+    """Effective settings in the form's words."""
+    authenticates = settings["auth"] != "off"
+    socket = settings.get("socket", "")
+    trust = settings.get("tls_trust_file", "")
+    host = settings.get("host", "")
+    rewrites = settings["allow_from_override"] == "off" and settings["set_from_header"] == "on"
+    wrapped = "starttls" if settings["tls_starttls"] == "on" else "tls"
+    disabled = socket.startswith(NOWHERE)
+    return {
+        "enabled": not disabled,
+        "host": socket if socket and not disabled else "" if host == NO_HOST_YET else host,
+        "port": _number(settings["port"]),
+        "security": wrapped if settings["tls"] == "on" else "none",
+        "auth_type": ("oauth" if settings["auth"] in OAUTH else "password") if authenticates else "none",
+        "username": settings.get("user", "") if authenticates else "",
+        "password": Secret(password) if password and authenticates else None,
+        "ca_file": "" if trust == "system" else trust,
+        "validate_certs": settings["tls_certcheck"] == "on",
+        "from_address": settings.get("from", "") if rewrites else "",
+        "senders": senders,
+        "timeout": _number(settings["timeout"]),
+    }
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdigit() else 0

@@ -1,0 +1,203 @@
+# SPDX-FileCopyrightText: fleetmail.smtp contributors
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""msmtp's configuration file: read as msmtp 1.8 reads it (msmtp(1), CONFIGURATION FILES), and patterns of senders."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from .. import marks
+
+HEADER = "# Managed by fleetmail.smtp: its next run undoes what is changed here by hand.\n"
+ROUTES_BELOW = "# Which sender goes through which account: the first one that fits."
+LONGEST_LINE = 499  # bytes without the line end; a longer one makes msmtp 1.8 refuse the whole file
+
+Settings = dict[str, str]
+
+# what holds where neither the account nor `defaults` says anything
+BUILT_IN: Mapping[str, str] = {
+    "timeout": "off",
+    "auth": "off",
+    "tls": "off",
+    "tls_starttls": "on",
+    "tls_certcheck": "on",
+    "tls_trust_file": "system",
+    "allow_from_override": "on",
+    "set_from_header": "auto",
+}
+_SWITCHES = ("auth", "tls", "tls_starttls", "tls_certcheck", "allow_from_override", "set_from_header")
+_OLD_WORDS: Mapping[str, tuple[str, str]] = {
+    "tls_nocertcheck": ("tls_certcheck", "off"),
+    "tls_nostarttls": ("tls_starttls", "off"),
+}
+_COMMANDS = frozenset(
+    """
+    account add_missing_date_header add_missing_from_header aliases allow_from_override auth auto_from
+    connect_timeout defaults domain dsn_notify dsn_return from host keepbcc logfile logfile_time_format
+    maildomain ntlmdomain port protocol proxy_host proxy_port remove_bcc_headers set_date_header
+    set_from_header set_msgid_header socket source_ip syslog timeout tls tls_cert_file tls_certcheck
+    tls_crl_file tls_fingerprint tls_force_sslv3 tls_host_override tls_key_file tls_min_dh_prime_bits
+    tls_nocertcheck tls_nostarttls tls_priorities tls_starttls tls_trust_file undisclosed_recipients user
+    """.split()  # noqa: SIM905
+)
+ROUTE = re.compile(r"/\d+\Z")  # a service's name has no slash: such an account leads to a service's for one sender
+_PRETENDED = re.compile(r"^(\w+) = (.*)$", re.M)
+_LETTER_PAIR = re.compile(r"\[([a-z])[A-Z]\]")
+
+
+@dataclass
+class Account:
+    """One account: what it says or inherits, and the `defaults` that held where it began."""
+
+    name: str
+    defaults: Settings = field(default_factory=dict)
+    own: Settings = field(default_factory=dict)
+
+    def settings(self) -> Settings:
+        """What holds for the account. Without a port of its own it is 25, or 465 for TLS from the first byte."""
+        found = {**BUILT_IN, **self.defaults, **self.own}
+        wrapped = found["tls"] == "on" and found["tls_starttls"] == "off"
+        found.setdefault("port", "465" if wrapped else "25")
+        return found
+
+
+def entries(text: str) -> Iterator[tuple[str, str]]:
+    """Yield command and argument of each line, as msmtp takes them apart."""
+    for line in text.split("\n"):
+        words = line.rstrip("\r").strip(" \t")
+        if words and not words.startswith("#"):
+            command, argument = (re.split(r"[ \t]", words, maxsplit=1) + [""])[:2]
+            yield command, unquoted(argument)
+
+
+def unquoted(argument: str) -> str:
+    """Without blanks around it and without one pair of double quotes; there are no escapes inside."""
+    bare = argument.strip(" \t")
+    return bare[1:-1] if len(bare) > 1 and bare[0] == bare[-1] == '"' else bare
+
+
+def accounts(text: str) -> list[Account]:
+    """Every account of the file, in order (of several that fit a sender msmtp takes the first)."""
+    found: list[Account] = []
+    defaults: Settings = {}
+    current = None
+    for command, argument in entries(text):
+        if command == "defaults":
+            current = defaults
+        elif command == "account":
+            found.append(_begun(argument, found, defaults))
+            current = found[-1].own
+        else:
+            if current is None:  # lines before any account: an account named default
+                found.append(Account("default"))
+                current = found[-1].own
+            current.update([_setting(command, argument)])
+    return found
+
+
+def _begun(argument: str, known: list[Account], defaults: Settings) -> Account:
+    name, _colon, parents = argument.partition(":")
+    account = Account(unquoted(name), dict(defaults))
+    for parent in parents.split(","):
+        for one in known:
+            if one.name == unquoted(parent):
+                account.own.update(one.own)
+    return account
+
+
+def _setting(command: str, argument: str) -> tuple[str, str]:
+    if command in _OLD_WORDS:
+        return _OLD_WORDS[command]
+    if command == "connect_timeout":
+        command = "timeout"
+    return command, argument or ("on" if command in _SWITCHES else "")
+
+
+def pretended(output: str) -> Settings:
+    """The settings that `msmtp --pretend` prints, in the words of the configuration file."""
+    said = {name: "" if value == "(not set)" else value for name, value in _PRETENDED.findall(output)}
+    found = {**BUILT_IN, "port": "25", **said}
+    found["auth"] = {"choose": "on", "none": "off"}.get(found["auth"], found["auth"].lower())
+    found["timeout"] = found["timeout"].split(" ")[0]
+    return found
+
+
+def secrets(text: str) -> Iterator[str]:
+    """Yield what must not be shown of a file: passwords, commands that may hold one, and lines that make no sense."""
+    for command, argument in entries(text):
+        if command in ("password", "passwordeval", "eval"):
+            yield argument
+        elif command not in _COMMANDS:  # what follows a line break inside a password is a line of its own
+            yield command
+            yield argument
+
+
+# -- which account a sender's mail goes through ----------------------------------------------------------------------
+
+
+def patterns(sender: str) -> list[str]:
+    """The `from` patterns that fit a sender: an address (any case, and its +details) or all of a domain.
+
+    Patterns are compared with the case of letters, and only one with a plus sign in it fits an address with one.
+    """
+    if "@" in sender:
+        return [sender]
+    domain = "".join(f"[{c}{c.upper()}]" if c.isalpha() else c for c in sender)
+    return ["*@" + domain, "*+*@" + domain]
+
+
+def sender_of(pattern: str) -> str:
+    """The sender that a pattern stands for."""
+    plain = _LETTER_PAIR.sub(r"\1", pattern)
+    return re.sub(r"\A\*(\+\*)?@", "", plain).lower()
+
+
+def canonical(given: Iterable[str]) -> tuple[str, ...]:
+    """Each sender once, in the order of precedence: addresses, with +details first, before domains."""
+    return tuple(sorted({sender.lower().lstrip("@") for sender in given}, key=_precedence))
+
+
+def _precedence(sender: str) -> tuple[bool, bool, str]:
+    return "@" not in sender, "+" not in sender, sender
+
+
+def routes(found: Sequence[Account], name: str) -> list[str]:
+    """The patterns of the accounts that lead to a service's: NAME/1, NAME/2, ..."""
+    return [one.own.get("from", "") for one in found if ROUTE.search(one.name) and one.name.split("/")[0] == name]
+
+
+def takes_the_rest(block: str) -> bool:
+    """Is it the account of mail whose sender no other account is for?"""
+    return re.search(r"^account default( :|$)", block, re.M) is not None
+
+
+def compose(blocks: Mapping[str, str], patterns_of: Mapping[str, Sequence[str]]) -> str:
+    """The whole file: accounts of senders, the way to them, then the account of all other senders.
+
+    The latter may have a `from` as well, and msmtp takes the first account that fits.
+    """
+    text = HEADER
+    rest = [name for name in sorted(blocks) if takes_the_rest(blocks[name])]
+    chosen = [name for name in sorted(blocks) if name not in rest]
+    for name in chosen:
+        text = marks.put(text, name, blocks[name])
+    text += "".join(line + "\n" for line in _ways(blocks, {name: patterns_of[name] for name in chosen}))
+    for name in rest:
+        text = marks.put(text, name, blocks[name])
+    return text
+
+
+def _ways(blocks: Mapping[str, str], patterns_of: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """An account for each pattern, the most particular ones first."""
+    wanted = [(pattern, name) for name, its in patterns_of.items() for pattern in its]
+    numbers = dict.fromkeys(patterns_of, 0)
+    if wanted:
+        yield ROUTES_BELOW
+    for pattern, name in sorted(wanted, key=lambda way: (_precedence(sender_of(way[0])), way)):
+        numbers[name] += 1
+        parent = blocks[name].split("\n")[0][len("account ") :]
+        yield f"account {name}/{numbers[name]} : {parent}"
+        yield "from " + pattern
