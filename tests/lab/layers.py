@@ -47,8 +47,21 @@ _EXIM_SEED = (
 )
 _MSMTP_SEED = ("msmtp msmtp/apparmor boolean false",)
 
+_REPOSITORY = """
+mkdir -p /srv/packages/partial
+cd /srv/packages
+for packages in 'postfix libsasl2-modules' exim4-daemon-light 'msmtp msmtp-mta' bsd-mailx; do
+    apt-get -q -y -o Dir::Cache::archives=/srv/packages --download-only install $packages
+done
+apt-ftparchive packages . > Packages
+rm -r /var/lib/apt/lists/*
+echo 'deb [trusted=yes] file:/srv/packages ./' > /etc/apt/sources.list
+apt-get -q update
+"""
+
 RECIPES: dict[str, Recipe] = {
     "bare": Recipe(),
+    "bare-repository": Recipe(("apt-utils",), script=_REPOSITORY),  # can install the mail software, without a network
     "exim": Recipe(("exim4-daemon-light",), _EXIM_SEED),
     "msmtp": Recipe(("msmtp", "msmtp-mta"), _MSMTP_SEED),
     "postfix": Recipe(("postfix", "libsasl2-modules"), _POSTFIX_SEED),

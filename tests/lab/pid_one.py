@@ -26,10 +26,10 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
 _IFF_UP = 1
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 
-_libc = ctypes.CDLL(None, use_errno=True)
+libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _checked(result: int, what: str) -> None:
+def checked(result: int, what: str) -> None:
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), what)
@@ -37,13 +37,13 @@ def _checked(result: int, what: str) -> None:
 
 def mount(source: str, target: str, kind: str, flags: int = 0, options: str = "") -> None:
     """mount(2); raises OSError."""
-    result = _libc.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), options.encode())
-    _checked(result, target)
+    result = libc.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), options.encode())
+    checked(result, target)
 
 
 def unmount(target: str, flags: int = 0) -> None:
     """umount2(2); raises OSError."""
-    _checked(_libc.umount2(target.encode(), flags), target)
+    checked(libc.umount2(target.encode(), flags), target)
 
 
 def _enter(root: str) -> None:
@@ -53,7 +53,7 @@ def _enter(root: str) -> None:
     mount("sysfs", root + "/sys", "sysfs", harmless | MS_RDONLY)
     mount("devpts", root + "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5")
     os.chdir(root)
-    _checked(_libc.pivot_root(b".", b"."), "pivot_root")
+    checked(libc.pivot_root(b".", b"."), "pivot_root")
     unmount(".", MNT_DETACH)
     os.chdir("/")
 

@@ -7,10 +7,14 @@ from __future__ import annotations
 import json
 import os
 import select
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from .pid_one import checked, libc
 
 START_TIMEOUT = 20
 _PID_ONE = Path(__file__).with_name("pid_one.py")
@@ -82,3 +86,18 @@ class Space:
     def net_command(self, command: list[str]) -> list[str]:
         """The command as it runs with the machine's files but inside this space's network."""
         return ["nsenter", f"--net=/proc/{self.pid}/ns/net", "--", *command]
+
+
+def listen(host: str, port: int, space: Space | None = None) -> socket.socket:
+    """A listening TCP socket of this process, in the network of a space. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    if space is None:
+        return socket.create_server((host, port), family=family)
+    with ThreadPoolExecutor(1) as one_thread:  # setns(2) changes the calling thread alone, and this one ends
+        one_thread.submit(_enter_network, space.pid).result()
+        return one_thread.submit(socket.create_server, (host, port), family=family).result()
+
+
+def _enter_network(pid: int) -> None:
+    with open(f"/proc/{pid}/ns/net", "rb") as namespace:
+        checked(libc.setns(namespace.fileno(), 0), "setns")

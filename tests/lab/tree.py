@@ -55,7 +55,7 @@ class Tree(Space):
 
     role: a key of layers.RECIPES. size: the writable layer's limit, as tmpfs(5) takes it; a small one is soon full.
     names: more host names and their addresses, besides relay.example.test and relay6.example.test.
-    network: shared with other hosts; without it the host gets one of its own.
+    network: shared with other hosts; without it the host gets one of its own. address: in it, by itself the next free.
     Use it as a context manager; entering builds missing layers (minutes, once) and starts the host (well under 0.5 s).
     """
 
@@ -67,12 +67,13 @@ class Tree(Space):
         size: str = "512m",
         names: Mapping[str, str] | None = None,
         network: Network | None = None,
+        address: str = "",
     ) -> None:
         super().__init__(name)
         self.role, self.suite, self.size = role, suite, size
         self.network = network or Network()
         self._own_network = network is None
-        self.address = self.network.new_address()
+        self.address = address or self.network.new_address()
         self.names = {**self.network.names, **(names or {})}
         self._place: Path | None = None
         self._lock: IO[str] | None = None
