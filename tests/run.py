@@ -71,7 +71,7 @@ def all_parts(environment: Path, collection: Path) -> list[Part]:
     docs = ["antsibull-docs", "lint-collection-docs", "--plugin-docs", "--validate-collection-refs", "self", "."]
     galaxy = ["python", "-m", "galaxy_importer.main", "--git-clone-path", str(collection), "--output-path", "."]
     return [
-        Part("ruff check", ["ruff", "check", "."], ROOT, "lint"),
+        Part("ruff check", ["ruff", "check", "--output-format", "concise", "."], ROOT, "lint"),
         Part("ruff format", ["ruff", "format", "--check", "."], ROOT, "lint"),
         Part("mypy --strict", ["mypy", "--strict", "plugins/module_utils/core"], ROOT, "lint"),
         Part("unit tests", [*pytest, "tests/unit"], ROOT, "unit"),
