@@ -68,12 +68,13 @@ def run_parts(target: str) -> int:
 def all_parts(environment: Path, collection: Path) -> list[Part]:
     """Return every part, in the order in which they are run and shown."""
     pytest = ["pytest", "--color=no"]
+    mypy = ["mypy", "--strict", "plugins/module_utils/core", "tests/driver", "tests/run.py"]
     docs = ["antsibull-docs", "lint-collection-docs", "--plugin-docs", "--validate-collection-refs", "self", "."]
     galaxy = ["python", "-m", "galaxy_importer.main", "--git-clone-path", str(collection), "--output-path", "."]
     return [
         Part("ruff check", ["ruff", "check", "--output-format", "concise", "."], ROOT, "lint"),
         Part("ruff format", ["ruff", "format", "--check", "."], ROOT, "lint"),
-        Part("mypy --strict", ["mypy", "--strict", "plugins/module_utils/core"], ROOT, "lint"),
+        Part("mypy --strict", mypy, ROOT, "lint"),
         Part("unit tests", [*pytest, "tests/unit"], ROOT, "unit"),
         Part("ansible-lint", ["ansible-lint", "--nocolor", "--profile", "production"], collection, "lint"),
         Part("antsibull-docs", docs, collection, "lint"),
