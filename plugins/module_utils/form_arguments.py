@@ -48,6 +48,12 @@ TEST_SEND: dict[str, Any] = {
     "timeout": {"type": "int", "default": 60},
 }
 
+TEST_SEND_HERE: dict[str, Any] = {
+    **TEST_SEND,
+    "when": {"type": "str", "choices": ["changed", "always"], "default": "changed"},
+    "via": {"type": "str", "choices": ["relay", "mta"], "default": "relay"},
+}
+
 LEVELS = ["none", "connect", "tls", "auth", "recipient"]
 
 
