@@ -25,8 +25,6 @@ order = json.load(sys.stdin)
 sys.path.insert(0, order["place"])
 from core.enforce import enforce
 from core.posix_host import PosixHost
-from core.backends import base, exim, msmtp, postfix, postfix_draft, registry
-from core import difference, journal, proof, transaction
 
 seen = []
 def point(name, what):
