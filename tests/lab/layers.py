@@ -67,7 +67,7 @@ RECIPES: dict[str, Recipe] = {
     "postfix": Recipe(("postfix", "libsasl2-modules"), _POSTFIX_SEED),
     "postfix-msmtp": Recipe(("postfix", "libsasl2-modules", "msmtp"), _POSTFIX_SEED + _MSMTP_SEED),
     "relay": Recipe(("postfix", "dovecot-core"), _POSTFIX_SEED),
-    "swaks": Recipe(("swaks", "libnet-ssleay-perl")),
+    "swaks": Recipe(("swaks", "libnet-ssleay-perl", "libio-socket-inet6-perl")),
 }
 
 _BASE_SCRIPT = f"""

@@ -219,7 +219,7 @@ class Protocol(SMTP):
         self.connection_lost(None)
 
     async def smtp_MAIL(self, argument: str | None) -> None:  # noqa: N802
-        # RFC 4954, 5: AUTH=<> is allowed on MAIL FROM; Exim always sends it, aiosmtpd answers 555
+        # RFC 4954, 5: MAIL FROM may have AUTH=; Exim always sends it, aiosmtpd answers 555
         words = (argument or "").split(" ")
         await super().smtp_MAIL(" ".join(word for word in words if not word.upper().startswith("AUTH=")) or None)
 
