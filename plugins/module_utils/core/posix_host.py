@@ -20,6 +20,8 @@ from .host import Completed, LogMark, Snapshot
 SEARCH = ("/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin")
 MAIL_LOGS = ("/var/log/mail.log", "/var/log/maillog", "/var/log/syslog", "/var/log/messages")
 LOG_LIMIT = 1 << 20
+# every Postfix program waits until main.cf is two seconds old, lest it reads a half-written one; a rename is never that
+SETTLED = 3
 MAX_LINKS = 40  # as the kernel's own limit (path_resolution(7))
 
 
@@ -102,6 +104,7 @@ class PosixHost:
                 os.fchown(descriptor, *self._ids(owner, group))
                 os.fchmod(descriptor, mode)
                 self.label(real, self._real(path))
+                os.utime(descriptor, (time.time() - SETTLED,) * 2)
                 os.fsync(descriptor)
         return staged
 
