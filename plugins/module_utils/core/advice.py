@@ -177,7 +177,7 @@ TABLE = (
           "The relay wants TLS: set security: starttls, or tls with port 465."),
     Cause("auth_required", "reply", "mail|rcpt|data",
           r"^530|^550 5\.7\.1 .*authenticat|5\.7\.57|authentication (is )?required|not authenticated",
-          "The relay wants authentication: set auth_type and its credentials (this is: {username})."),
+          "The relay wants authentication: set auth_type and its credentials (now: {username})."),
     Cause("greylisted", "reply", "mail|rcpt|data",
           "^4.*(gr[ea]y ?list|try again|5 minutes|temporarily (deferred|rejected))",
           "The relay puts mail of this host off for now (greylisting): try again in some minutes; a relay that knows "
@@ -192,7 +192,7 @@ TABLE = (
     Cause("relay_denied", "reply", "rcpt", "relay(ing)? (access )?(denied|not|prohibited|forbidden)"
           r"|(unable|(permitted|allowed)) to relay|5\.7\.54|access denied|client host rejected",
           "The relay does not take mail from this host for others: it has to know the host's address, or the service "
-          "needs auth_type and credentials (this is: {username})."),
+          "needs auth_type and credentials (now: {username})."),
     Cause("recipient_temporary", "reply", "rcpt", "^4",
           "The relay cannot take mail for {recipient} at the moment: try again later."),
     Cause("recipient_refused", "reply", "rcpt", "",

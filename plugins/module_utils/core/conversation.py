@@ -22,6 +22,8 @@ from .sasl import authenticate, choose
 from .target import Password, Target, wire_address
 
 QUIT_WAIT = 5  # seconds; nothing depends on the answer
+SUBMISSIONS = 465
+SOON = 3  # seconds
 
 
 @dataclass(frozen=True)
@@ -115,19 +117,30 @@ class Conversation:
         return where if target.security == "tls" else f"{where}: {self._greeting()}"
 
     def _greeting(self) -> Reply:
-        """The server's first words. Where none come, TLS is tried in the last part of the time."""
-        self._dialogue.deadline = self._deadline.earlier(min(2, self.target.timeout / 5))
-        try:
-            return _expect(self._dialogue.read_reply("greeting"), 220)
-        except Failure as failure:
-            if failure.cause in ("timeout", "closed") and self._speaks_tls():
-                raise Failure("tls_first", f"{failure.words}; but it answers a TLS handshake") from failure
-            raise
+        """The server's first words. Where none come, TLS is tried in the last part of the time.
 
-    def _speaks_tls(self) -> bool:
-        with contextlib.suppress(Failure), connect(self._address, self.target.port, self._deadline) as second:
+        On 465 it is tried soon, because silence there means nothing else (RFC 8314 3.3).
+        """
+        reserve = min(2, self.target.timeout / 5)
+        last = soon = self._deadline.earlier(reserve)
+        if self.target.port == SUBMISSIONS:
+            soon = self._deadline.earlier(max(reserve, self.target.timeout - SOON))
+        for self._dialogue.deadline in dict.fromkeys((soon, last)):
+            try:
+                return _expect(self._dialogue.read_reply("greeting"), 220)
+            except Failure as failure:
+                if failure.cause not in ("timeout", "closed"):
+                    raise
+                if self._speaks_tls(Deadline(reserve)):
+                    raise Failure("tls_first", "no greeting, but an answer to a TLS handshake") from failure
+                silence = failure
+        raise silence
+
+    def _speaks_tls(self, deadline: Deadline) -> bool:
+        with contextlib.suppress(Failure), connect(self._address, self.target.port, deadline) as second:
             second.begin_tls(tls.context("", False), self._name)
-        return second.encrypted
+            return True
+        return False
 
     def _ehlo(self) -> str:
         greeting = ""
@@ -208,9 +221,8 @@ class Conversation:
 
     def _may_send_credentials(self) -> bool:
         target = self.target
-        if self._dialogue.encrypted or target.security != "none":
-            return self._dialogue.encrypted
-        return target.allow_cleartext or ip_address(self._address).is_loopback
+        in_clear = target.allow_cleartext or ip_address(self._address).is_loopback
+        return self._dialogue.encrypted or (target.security == "none" and in_clear)
 
     def _offered_mechanisms(self) -> list[str]:
         offered = mechanisms(self.capabilities)

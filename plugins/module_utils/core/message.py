@@ -71,8 +71,7 @@ def compose(mail: TestSend, default_sender: str) -> Message:
     message["Message-ID"] = utils.make_msgid(domain=sender.domain)  # without a domain it would ask the DNS
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody's vacation notice answers it
     message.set_content(mail.body or f"{socket.gethostname()} can send mail through its relay.\n")
-    data = re.sub(rb"\r\n|\r|\n", b"\r\n", message.as_bytes())
-    return Message(str(message["Message-ID"]), envelope[0], tuple(envelope[1:]), data)
+    return Message(str(message["Message-ID"]), envelope[0], tuple(envelope[1:]), message.as_bytes())
 
 
 def _check_text(mail: TestSend) -> None:
@@ -99,9 +98,9 @@ def _mailbox(text: str) -> Any:
 
 
 def in_wire_form(data: bytes) -> bytes:
-    """What follows DATA: dots at the start of a line doubled, and the end (RFC 5321 4.5.2)."""
-    data = re.sub(rb"(?m)^\.", b"..", data)
-    return data + (b"" if data.endswith(b"\r\n") else b"\r\n") + b".\r\n"
+    """What follows DATA: only CRLF ends a line (RFC 5321 2.3.8), a dot that begins one is doubled, and the end (4.5.2)."""
+    lines = re.split(rb"\r\n|\r|\n", data[:-2] if data.endswith(b"\r\n") else data)
+    return b"".join((b"." if line.startswith(b".") else b"") + line + b"\r\n" for line in lines) + b".\r\n"
 
 
 def send(target: Target, mail: TestSend) -> Sent:

@@ -58,7 +58,7 @@ class Scripted:
     ) -> None:
         self.handler, self.context, self.implicit = handler, context, implicit
         self.heard: list[bytes] = []
-        self.connections = 0
+        self.connections = self.ended = 0
         self.over = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -82,9 +82,13 @@ class Scripted:
                 self.handler(connection)
             finally:
                 connection.sock.close()
+                self.ended += 1
 
     def stop(self) -> None:
         self.over.set()
+        self.stop_listening()
+
+    def stop_listening(self) -> None:
         with contextlib.suppress(OSError):  # stopped before
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()

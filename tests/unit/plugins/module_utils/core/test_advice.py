@@ -172,7 +172,7 @@ def test_the_row_speaks(key):
         ("rcpt", "451 4.7.1 Greylisting in action, please come back later", "greylisted"),
         ("rcpt", "550 5.7.1 Client was not authenticated", "auth_required"),
         ("rcpt", "452 4.5.3 Error: too many recipients", "limit"),
-        ("rcpt", "554 5.7.1 <you@example.test>: Recipient address rejected: Access denied", "recipient_refused"),
+        ("rcpt", "554 5.7.1 <you@example.test>: Recipient address rejected: Access denied", "relay_denied"),
         ("tls", "501 5.5.4 Syntax error", "starttls_refused"),
     ],
 )

@@ -118,6 +118,12 @@ def test_two_megabytes_of_banner_are_not_read(relay, banner):
         assert len(dialogue._buffer) <= module.REPLY_LIMIT + 4096
 
 
+def test_a_reply_has_a_limited_number_of_lines():
+    assert failure(b"250-x\r\n" * 300 + b"250 end\r\n").words == "greeting: more than 256 lines in one reply"
+    with said(b"250-x\r\n" * 255 + b"250 end\r\n") as dialogue:
+        assert len(dialogue.read_reply("greeting").lines) == 256
+
+
 @pytest.mark.parametrize("data", [b"", b"220", b"220-half a reply\r\n", b"220 no end"])
 def test_a_server_that_hangs_up(data):
     assert failure(data).cause == "closed"
@@ -199,6 +205,18 @@ def test_when_no_address_works_each_is_told(monkeypatch):
     assert raised.value.cause == "refused"
     assert "127.0.0.2" in raised.value.words
     assert "127.0.0.3" in raised.value.words
+
+
+def test_an_address_that_this_host_cannot_use_hides_no_other_reason(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    no_such_family = (99, socket.SOCK_STREAM, 6, "", ("fd77::25", port))
+    usable = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_more: [no_such_family, usable, no_such_family])
+    with pytest.raises(Failure) as raised:
+        connect("several.example.test", port, Deadline(2))
+    assert raised.value.cause == "refused"
+    assert raised.value.words.count("fd77::25") == 2
 
 
 def test_ipv6(relay):
@@ -283,7 +301,7 @@ def test_ehlo_says_the_given_name_or_our_address(relay):
         dialogue.read_reply("greeting")
         dialogue.ehlo("web1.example.test")
         dialogue.ehlo("")
-    assert server.heard == [b"EHLO web1.example.test", b"EHLO [127.0.0.1]"]
+    assert server.heard[:2] == [b"EHLO web1.example.test", b"EHLO [127.0.0.1]"]
 
 
 @pytest.mark.parametrize(
