@@ -6,16 +6,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from .backends.base import Backend, Observed
 from .errors import FleetmailError, InvalidService, StepFailed
-from .host import Host
 from .journal import STATE, interrupted
 from .order import Order
 from .plan import Plan, compare
 from .redaction import Redactor
 from .service import Service, public_view
+
+if TYPE_CHECKING:
+    from .port import Host
 
 PATIENCE = 5.0  # seconds for a service to come up after it was activated
 

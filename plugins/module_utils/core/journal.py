@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import HostError
-from .host import Host
+
+if TYPE_CHECKING:
+    from .port import Host
 
 STATE = "/var/lib/fleetmail/smtp"
 JOURNAL = STATE + "/journal.json"

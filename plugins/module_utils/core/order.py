@@ -6,20 +6,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .backends.base import Backend
 from .backends.registry import choose
 from .errors import InvalidService, Problem
-from .host import Host
 from .service import Service, is_address
+
+if TYPE_CHECKING:
+    from .port import Host
 
 LEVELS = ("none", "connect", "tls", "auth", "recipient")
 
 
-@dataclass(frozen=True)
-class SendOrder:
+class SendOrder(NamedTuple):
     """The option ``test_send``."""
 
     to: tuple[str, ...]
@@ -48,8 +48,7 @@ class SendOrder:
             yield Problem("test_send.timeout", f"{self.timeout} is out of range", "1 to 3600 seconds")
 
 
-@dataclass(frozen=True)
-class Order:
+class Order(NamedTuple):
     """One call of ``smtp_service``, read and validated as far as it can be without the host."""
 
     service: Service
@@ -59,7 +58,7 @@ class Order:
     verify_recipient: str = ""
     test_send: SendOrder | None = None
     backup: bool = False
-    backend_options: Mapping[str, Any] = field(default_factory=dict)
+    backend_options: Mapping[str, Any] = {}
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Order:

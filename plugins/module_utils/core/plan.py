@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .backends.base import FileState, Observed
-from .host import Host, Snapshot
+
+if TYPE_CHECKING:
+    from .host import Snapshot
+    from .port import Host
 
 
 class Drift(NamedTuple):
@@ -47,13 +49,13 @@ class Change(NamedTuple):
         return "changed" if any(aspect.kind == "content" for aspect in self.aspects) else "permissions"
 
 
-@dataclass
 class Plan:
     """The drift that a person reads and the changes that a transaction makes. Empty: the host complies."""
 
-    drift: list[Drift] = field(default_factory=list)
-    changes: list[Change] = field(default_factory=list)
-    start: bool = False
+    def __init__(self, changes: Iterable[Change] = ()) -> None:
+        self.drift: list[Drift] = []
+        self.changes = list(changes)
+        self.start = False
 
     @property
     def empty(self) -> bool:
@@ -62,7 +64,7 @@ class Plan:
 
 def compare(wanted: Mapping[str, Any] | None, observed: Observed, files: Sequence[FileState], host: Host) -> Plan:
     """The plan that turns ``observed`` into ``wanted`` (None: nothing of ours) by ``files``."""
-    plan = Plan(changes=[change for change in (_change(state, host) for state in files) if change.aspects])
+    plan = Plan(change for change in (_change(state, host) for state in files) if change.aspects)
     if wanted is None:
         if observed.managed or plan.changes:
             plan.drift.append(Drift("state", "present", "absent"))

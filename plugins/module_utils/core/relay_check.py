@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import FleetmailError, InvalidService, Problem, StepFailed
-from .host import Host
 from .order import LEVELS, SendOrder, ca_problems
 from .redaction import Redactor
 from .service import Service, is_address
+
+if TYPE_CHECKING:
+    from .port import Host
 
 SECRETS = ("password", "access_token")
 

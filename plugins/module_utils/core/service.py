@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from .errors import InvalidService, Problem
@@ -29,8 +28,7 @@ _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+\Z")  # RFC 5322 3.2.3, do
 Problems = Iterator[Problem]
 
 
-@dataclass(frozen=True)
-class OAuthClient:
+class OAuthClient(NamedTuple):
     """The OAuth client of a service: what a token's registration consists of."""
 
     authorization_url: str = ""
@@ -43,8 +41,7 @@ class OAuthClient:
     grant: str = "authorization_code"
 
 
-@dataclass(frozen=True)
-class Service:
+class Service(NamedTuple):
     """One declared way of sending mail. Text that was not given is ``""``; the port is filled in from ``security``."""
 
     name: str = "default"
@@ -78,7 +75,7 @@ class Service:
     @classmethod
     def read(cls, options: Mapping[str, Any]) -> Service:
         """Build it without judging it."""
-        known = {field.name: options[field.name] for field in fields(cls) if options.get(field.name) is not None}
+        known = {name: options[name] for name in cls._fields if options.get(name) is not None}
         known["security"] = known.get("security", "none")
         known["port"] = known.get("port", PORTS.get(known["security"], 25))
         known["host"] = _bare_host(known.get("host", ""))

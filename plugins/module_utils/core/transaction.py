@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from .backends.base import Backend, FileState, Observed
 from .errors import FleetmailError, StepFailed
-from .host import Host
 from .journal import JOURNAL, Entry, note
 from .plan import Change, Plan
+
+if TYPE_CHECKING:
+    from .port import Host
 
 NEW_FILE = (0o644, "root", "root")
 

@@ -9,22 +9,20 @@ files say it), ``check`` (its own checker, on staged candidates), ``activate``; 
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from ..errors import HostError, Problem, StepFailed
-from ..host import Completed, Host
+from ..errors import Problem, StepFailed
 from ..service import DEFAULT_TIMEOUT, Service
 
-SCRATCH = "/var/lib/fleetmail/smtp"
+if TYPE_CHECKING:
+    from ..host import Completed
+    from ..port import Host
+
 ORIGINALS = "/var/lib/fleetmail/smtp/originals"
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """A text that the software cannot carry: ``pattern`` (re.search) or more than ``longest`` bytes."""
 
     option: str
@@ -41,8 +39,7 @@ class Rule:
         return bool(self.pattern and re.search(self.pattern, text))
 
 
-@dataclass(frozen=True)
-class Capabilities:
+class Capabilities(NamedTuple):
     """What the software can express, as data: the engine refuses the rest by the option's name."""
 
     fields: tuple[str, ...]  # the form's fields that it can carry (and that drift is judged by)
@@ -52,11 +49,10 @@ class Capabilities:
     queue: bool = True  # does it hold mail while enabled is false?
     several: bool = False  # several services by `senders`
     rules: tuple[Rule, ...] = ()
-    ways_out: Mapping[str, str] = field(default_factory=dict)  # option -> what to do instead
+    ways_out: Mapping[str, str] = {}  # option -> what to do instead
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """One key of ``backend_options``: its type (bool, int, str), default and meaning."""
 
     kind: type
@@ -73,8 +69,7 @@ class Submission(NamedTuple):
     queue_id: str = ""
 
 
-@dataclass(frozen=True)
-class FileState:
+class FileState(NamedTuple):
     """A file as it should be. ``content`` None: absent; ``mode``, ``owner``, ``group`` None: as found, or 0644 root."""
 
     path: str
@@ -88,18 +83,25 @@ class FileState:
     built: str = ""  # the suffix of what it makes
 
 
-@dataclass
 class Observed:
     """What holds on the host now, for one service. ``form``: the form's fields, those of ``Capabilities.fields``."""
 
-    form: dict[str, Any]
-    managed: bool = False  # is there something of ours for this service?
-    running: bool | None = None  # None: nothing that runs
-    warnings: list[str] = field(default_factory=list)
-    faults: list[tuple[str, Any, Any]] = field(default_factory=list)  # what is off beside the form: (what, is, should be)
-    overrides: list[Problem] = field(default_factory=list)  # what makes our files ineffective: told when it persists
-    secrets: list[str] = field(default_factory=list)  # every secret seen, so that it can be masked
-    detail: dict[str, Any] = field(default_factory=dict)  # the backend's own notes from read() to desired()
+    def __init__(
+        self,
+        form: dict[str, Any],
+        managed: bool = False,
+        running: bool | None = None,
+        warnings: list[str] | None = None,
+        detail: dict[str, Any] | None = None,
+    ) -> None:
+        self.form = form
+        self.managed = managed  # is there something of ours for this service?
+        self.running = running  # None: nothing that runs
+        self.warnings = warnings or []
+        self.faults: list[tuple[str, Any, Any]] = []  # what is off beside the form: what, as it is, as it should be
+        self.overrides: list[Problem] = []  # what makes our files ineffective: told when it persists
+        self.secrets: list[str] = []  # every secret seen, so that it can be masked
+        self.detail = detail or {}  # the backend's own notes from read() to desired()
 
 
 class Backend:
@@ -210,7 +212,7 @@ class Backend:
             if known is None:
                 accepted = ", ".join(sorted(self.options)) or "none"
                 yield Problem(name, f"{self.name} has no such option", "it has: " + accepted)
-            elif type(value) is not known.kind:
+            elif not isinstance(value, known.kind) or isinstance(value, bool) != (known.kind is bool):
                 yield Problem(name, f"must be {known.kind.__name__}", known.meaning)
             elif known.pattern and not re.fullmatch(known.pattern, str(value)):
                 yield Problem(name, f"'{value}' does not fit", known.meaning)
@@ -232,54 +234,23 @@ class Backend:
 
     def keep_original(self, path: str) -> FileState:
         """A record of ``path`` as it is now, for a file that becomes wholly ours; ``original`` gives it back."""
-        now = self.host.read(path)
-        record: dict[str, Any] = {"path": path, "absent": now is None}
-        if now is not None:
-            record.update(mode=now.mode, owner=now.owner, group=now.group)
-            record["content"] = base64.b64encode(now.content).decode()
-        return FileState(self._record(path), json.dumps(record).encode(), 0o600, "root", "root", secret=True)
+        from .originals import record
+
+        return record(self.host, path)
 
     def original(self, path: str) -> list[FileState]:
         """What gives ``path`` back as it was before us, and drops the record; without a record the file goes."""
-        kept = self.host.read(self._record(path))
-        if kept is None:
-            return [FileState(path, None)]
-        record = json.loads(kept.content)
-        gone = FileState(self._record(path), None)
-        if record["absent"]:
-            return [FileState(path, None), gone]
-        content = base64.b64decode(record["content"])
-        return [FileState(path, content, record["mode"], record["owner"], record["group"], secret=True), gone]
+        from .originals import given_back
+
+        return given_back(self.host, path)
 
     def has_original(self, path: str) -> bool:
-        return self.host.exists(self._record(path))
-
-    @staticmethod
-    def _record(path: str) -> str:
-        return "{}/{}".format(ORIGINALS, path.strip("/").replace("/", "_"))
+        return self.host.exists(original_path(path))
 
 
-class Scratch:
-    """A directory for candidates that a checker reads: nobody but root looks in, and nothing is left of it."""
-
-    def __init__(self, host: Host, name: str) -> None:
-        self.host = host
-        self.path = f"{SCRATCH}/candidate-{name}"
-
-    def __enter__(self) -> Scratch:
-        self.host.make_directory(self.path, 0o700, "root", "root")
-        return self
-
-    def copy(self, source: str, name: str) -> None:
-        """Put the content of ``source`` there; an empty file where there is no source."""
-        found = self.host.read(source)
-        path = f"{self.path}/{name}"
-        self.host.make_directory(path.rsplit("/", 1)[0], 0o700, "root", "root")
-        content = b"" if found is None else found.content
-        self.host.rename(self.host.stage(path, content, 0o600, "root", "root"), path)
-
-    def __exit__(self, *_error: object) -> None:
-        self.host.remove_tree(self.path)
+def original_path(path: str) -> str:
+    """Where the record of a file's original is kept."""
+    return "{}/{}".format(ORIGINALS, path.strip("/").replace("/", "_"))
 
 
 def text_of(host: Host, path: str) -> str:
@@ -291,19 +262,3 @@ def text_of(host: Host, path: str) -> str:
 def raw(text: str) -> bytes:
     """The bytes of a text from ``text_of``, or of a new one."""
     return text.encode("utf-8", "surrogateescape")
-
-
-__all__ = [
-    "Backend",
-    "Capabilities",
-    "Completed",
-    "FileState",
-    "HostError",
-    "Observed",
-    "Option",
-    "Rule",
-    "Scratch",
-    "Submission",
-    "raw",
-    "text_of",
-]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 from .. import marks
@@ -16,7 +15,7 @@ from ..host import Completed
 from ..redaction import Secret
 from ..service import Service
 from . import msmtp_file
-from .base import Backend, Capabilities, FileState, Observed, Option, Rule, Submission, raw, text_of
+from .base import Backend, Capabilities, FileState, Observed, Option, Rule, Submission, raw, original_path, text_of
 from .msmtp_file import LONGEST_LINE, ROUTE, Account, Settings
 
 MAIN = "/etc/msmtprc"
@@ -119,7 +118,7 @@ class Msmtp(Backend):
                 yield Problem("backend_options." + key, problem, "create it first")
 
     def wanted_form(self, service: Service) -> dict[str, Any]:
-        return super().wanted_form(replace(service, senders=msmtp_file.canonical(service.senders)))
+        return super().wanted_form(service._replace(senders=msmtp_file.canonical(service.senders)))
 
     # -- what holds --------------------------------------------------------------------------------------------------
 
@@ -154,9 +153,9 @@ class Msmtp(Backend):
         return account.settings() if account else {}
 
     def _ask(self, account: str, candidate: str = "") -> Completed:
-        """``msmtp --pretend`` for an account. A sender is given so that msmtp need not look up the host's name."""
+        """``msmtp --pretend`` for an account, without running its helper or looking up the host's name for a sender."""
         chosen = ["-C", candidate] if candidate else []
-        argv = ["msmtp", *chosen, "--pretend", "-a", account, "-f", "nobody@localhost"]
+        argv = ["msmtp", *chosen, "--pretend", "-a", account, "-f", "nobody@localhost", "--passwordeval="]
         return self.host.run(argv, environment=SYSTEM_ONLY)
 
     def _password(self, account: Account) -> str | None:
@@ -206,7 +205,7 @@ class Msmtp(Backend):
         slots = [FileState(_slot_path(name, letter), None, secret=True) for letter in "ab"]
         if name not in blocks:
             # a record without any block of ours: a run that put the original back was killed before its last step
-            return slots if blocks else [FileState(self._record(MAIN), None), *slots]
+            return slots if blocks else [FileState(original_path(MAIN), None), *slots]
         del blocks[name]
         if blocks:
             return [*slots, self._state(MAIN, msmtp_file.compose(blocks, patterns))]
@@ -253,6 +252,7 @@ class Msmtp(Backend):
                 lines.append(f'{key} "{self.option(key)}"')
         if not service.senders and service.name != "default":
             lines.append("account default : " + service.name)
+            lines += [line for line in lines if line.startswith(msmtp_file.NOT_INHERITED)]
         return "".join(line + "\n" for line in lines)
 
     def _auth(self, service: Service, slot: str) -> Iterator[str]:
@@ -310,7 +310,7 @@ class Msmtp(Backend):
         done = self.host.run(argv, data=message, timeout=timeout, environment=SYSTEM_ONLY)
         said = dict(_LOGGED.findall(done.out.strip()))
         reply = " ".join((said.get("smtpmsg") or said.get("errormsg") or _without_name(done)).split())
-        queued = re.search(r"queued as ([\w.-]+)", reply)
+        queued = re.search(r"(?i)queued as ([\w.-]+)", reply)
         return Submission(done.code == 0, reply, queued.group(1) if queued else "")
 
 

@@ -28,6 +28,7 @@ BUILT_IN: Mapping[str, str] = {
     "allow_from_override": "on",
     "set_from_header": "auto",
 }
+NOT_INHERITED = ("allow_from_override",)  # by `account X : Y`, as msmtp 1.8.23 does it
 _SWITCHES = ("auth", "tls", "tls_starttls", "tls_certcheck", "allow_from_override", "set_from_header")
 _OLD_WORDS: Mapping[str, tuple[str, str]] = {
     "tls_nocertcheck": ("tls_certcheck", "off"),
@@ -104,7 +105,7 @@ def _begun(argument: str, known: list[Account], defaults: Settings) -> Account:
     for parent in parents.split(","):
         for one in known:
             if one.name == unquoted(parent):
-                account.own.update(one.own)
+                account.own.update({key: value for key, value in one.own.items() if key not in NOT_INHERITED})
     return account
 
 
@@ -198,6 +199,7 @@ def _ways(blocks: Mapping[str, str], patterns_of: Mapping[str, Sequence[str]]) -
         yield ROUTES_BELOW
     for pattern, name in sorted(wanted, key=lambda way: (_precedence(sender_of(way[0])), way)):
         numbers[name] += 1
-        parent = blocks[name].split("\n")[0][len("account ") :]
-        yield f"account {name}/{numbers[name]} : {parent}"
+        lines = blocks[name].split("\n")
+        yield "account {}/{} : {}".format(name, numbers[name], lines[0][len("account ") :])
         yield "from " + pattern
+        yield from (line for line in lines if line.startswith(NOT_INHERITED))

@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from .. import marks
 from ..errors import Problem, StepFailed
-from ..host import Host
 from ..redaction import Secret
 from ..service import Service
-from .base import Backend, Capabilities, FileState, Observed, Option, Rule, Scratch, Submission, text_of
+from .base import Backend, Capabilities, FileState, Observed, Option, Rule, Submission, text_of
 from .postfix_files import SHARED, main_cf_values, seconds, split_nexthop, transports
+
+if TYPE_CHECKING:
+    from ..port import Host
 
 MAIN = "/etc/postfix/main.cf"
 MASTER = "/etc/postfix/master.cf"
@@ -260,6 +262,8 @@ class Postfix(Backend):
         """Let postconf(1) and ``postfix check`` judge the candidates in a directory of their own."""
         if self.host.which("postfix") is None:
             return ["Postfix is not in the tree: its files were judged by this collection's rules alone"]
+        from ..scratch import Scratch
+
         with Scratch(self.host, "postfix") as place:
             for path in (MAIN, MASTER):
                 place.copy(staged.get(path, path), path.rsplit("/", 1)[1])

@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import marks
-from ..host import Host
 from ..service import Service
 from .base import FileState, Observed, raw, text_of
 from .postfix import FILES, MAIN, MASTER, Effective, map_path, system_bundle
 from .postfix_files import SHARED, main_cf_values, nexthop, rewrite_main_cf, transport_entry
+
+if TYPE_CHECKING:
+    from ..port import Host
 
 COMPILED = {"hash": ".db", "btree": ".db", "lmdb": ".lmdb", "cdb": ".cdb"}  # DATABASE_README
 SHARED_AGENTS = ("smtp", "relay")  # what delivers the mail of the service that has no senders

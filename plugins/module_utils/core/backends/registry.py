@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import TYPE_CHECKING, Callable
 
 from ..errors import InvalidService, Problem
-from ..host import Host
 from .base import Backend
+
+if TYPE_CHECKING:
+    from ..port import Host
 
 
 def _exim() -> type[Backend]:
