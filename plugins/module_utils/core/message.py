@@ -98,7 +98,7 @@ def _mailbox(text: str) -> Any:
 
 
 def in_wire_form(data: bytes) -> bytes:
-    """What follows DATA: only CRLF ends a line (RFC 5321 2.3.8), a dot that begins one is doubled, and the end (4.5.2)."""
+    """What follows DATA: only CRLF ends a line (RFC 5321 2.3.8), a leading dot is doubled, and the end (4.5.2)."""
     lines = re.split(rb"\r\n|\r|\n", data[:-2] if data.endswith(b"\r\n") else data)
     return b"".join((b"." if line.startswith(b".") else b"") + line + b"\r\n" for line in lines) + b".\r\n"
 
