@@ -6,6 +6,9 @@ PYTHON ?= $(shell sh tests/find-python)
 
 .PHONY: test lint unit sanity integration crash bench demo clean
 
+# It writes nothing outside its folder.
+demo: export PYTHONDONTWRITEBYTECODE = 1
+
 # Everything, with what it needs installed first.
 test lint unit sanity integration crash bench demo clean:
 	@test -n "$(PYTHON)" || { echo "make $@ needs Python 3.11 or later" >&2; exit 1; }

@@ -13,10 +13,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from driver import checkout, debian, environments, parts, sanity
 from driver.parts import Part
@@ -33,9 +33,9 @@ def main(arguments: list[str]) -> int:
             return run_parts(target)
         case ["bench"]:
             debian.install_missing()
-            return run_script(TESTS / "bench/run.py", TESTS / "requirements.txt")
+            run_script(TESTS / "bench/run.py", TESTS / "requirements.txt")
         case ["demo"]:
-            return run_script(ROOT / "demo/run.py", TESTS / "requirements-demo.txt", ROOT / ".demo")
+            run_script(ROOT / "demo/run.py", TESTS / "requirements-demo.txt", ROOT / ".demo")
         case ["clean"]:
             clean()
         case ["ansible-venv", version]:
@@ -87,12 +87,16 @@ def all_parts(environment: Path, collection: Path) -> list[Part]:
     ]
 
 
-def run_script(script: Path, requirements: Path, folder: Path | None = None) -> int:
-    """Run one of our programs with its requirements, all kept in a folder (the cache unless told)."""
+def run_script(script: Path, requirements: Path, folder: Path | None = None) -> NoReturn:
+    """Become one of our programs, with its requirements, all kept in a folder (the cache unless told).
+
+    It takes our place, so that signals reach it and it has the time that it needs to clean up.
+    """
     environment = environments.virtual_environment(requirements.read_text(), folder=folder)
     collections = {"ANSIBLE_COLLECTIONS_PATH": str(checkout.linked(folder))}
-    command = [environment / "bin/python", script]
-    return subprocess.run(command, env=variables(environment) | collections, cwd=ROOT, check=False).returncode
+    python = environment / "bin/python"
+    os.chdir(ROOT)
+    os.execve(python, [str(python), str(script)], variables(environment) | collections)
 
 
 def variables(environment: Path, *folders: Path) -> dict[str, str]:
@@ -120,5 +124,5 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         sys.exit(main(sys.argv[1:]))
-    except environments.Unavailable as problem:
+    except (environments.Unavailable, PermissionError) as problem:
         sys.exit(f"run.py: {problem}")

@@ -66,7 +66,7 @@ def virtual_environment(requirements: str, python: Path = Path(sys.executable), 
 
 
 def _make(environment: Path, requirements: str, python: Path) -> None:
-    print(f"-- preparing {environment}", file=sys.stderr, flush=True)
+    print(f"-- preparing {environment} (once)", file=sys.stderr, flush=True)
     _run([python, "-m", "venv", environment])
     listed = environment / "requirements.txt"
     listed.write_text(requirements)
