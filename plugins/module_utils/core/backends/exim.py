@@ -1,0 +1,378 @@
+# SPDX-FileCopyrightText: fleetmail.smtp contributors
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Exim 4 as Debian packages it, in the monolithic and in the split layout.
+
+A service is a block in update-exim4.conf.conf (where to), one in the macros that stand before the configuration (how)
+and one in passwd.client (as whom). Nothing of the first two is effective before update-exim4.conf(8) has made the
+configuration anew: that is the switch. What Debian has no macro for (login mandatory, SNI) are options that continue
+the smarthost transport: a file of ours in the split layout, a block in exim4.conf.template in the monolithic one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from .. import marks
+from ..errors import Problem
+from ..redaction import Secret
+from ..service import Service
+from . import exim_files as files
+from . import exim_generated
+from .base import Backend, Capabilities, FileState, Observed, Option, Rule, Submission, raw, text_of
+from .exim_generated import ETC, GENERATED, MONOLITHIC_MACROS, TEMPLATE
+
+if TYPE_CHECKING:
+    from ..host import Snapshot
+
+CONF = ETC + "/update-exim4.conf.conf"
+CREDENTIALS = ETC + "/passwd.client"
+WHOLE = ETC + "/exim4.conf"  # instead of everything else, where it exists
+SPLIT_MACROS = ETC + "/conf.d/main/000_localmacros"
+TRANSPORT_FILE = ETC + "/conf.d/transport/30_exim4-config_remote_smtp_smarthost"
+CONTINUED = TRANSPORT_FILE + "-fleetmail"  # update-exim4.conf joins files in their order: right after the one above
+ACCOUNT = "Debian-exim"
+TYPES = ("smarthost", "satellite")  # the configuration types that send all mail to one relay
+LONGEST_LOGIN = 3000  # "AUTH PLAIN" and the base64 of both must fit Exim's 4,096 bytes for one command
+
+RELAY = "REMOTE_SMTP_SMARTHOST_"
+RETURN_PATH, HEADERS = "REMOTE_SMTP_RETURN_PATH", "REMOTE_SMTP_HEADERS_REWRITE"
+CLEARTEXT = "AUTH_CLIENT_ALLOW_NOTLS_PASSWORDS"
+OUTSIDE = "! +local_domains"
+# no expansion: whoever forces a delivery (exim4 -qf, -M) overrides hold_domains; with this it is deferred all the same,
+# and leaves no retry data behind by which an old message would be given up
+HELD = "${if bool{held by fleetmail.smtp}{}{}}"
+OPTION_OF = {  # macro -> the option of the transport that Debian's configuration sets with it
+    RELAY + "PROTOCOL": "protocol",
+    RELAY + "HOSTS_AVOID_TLS": "hosts_avoid_tls",
+    RELAY + "HOSTS_REQUIRE_TLS": "hosts_require_tls",
+    RELAY + "TLS_VERIFY_HOSTS": "tls_verify_hosts",
+    RELAY + "TLS_VERIFY_CERTIFICATES": "tls_verify_certificates",
+    HEADERS: "headers_rewrite",
+    RETURN_PATH: "return_path",
+    "hold_domains": "hold_domains",
+    CLEARTEXT: CLEARTEXT,
+}
+DEFAULTS = {"protocol": "smtp", "tls_verify_hosts": "*", "tls_verify_certificates": "system"}
+ASK = ("transport", "remote_smtp_smarthost", "router", "smarthost", "hold_domains", "macro", CLEARTEXT)
+FRESH = {  # what a person who installs exim4-config sees, where there is no file yet
+    "dc_other_hostnames": "", "dc_local_interfaces": "127.0.0.1 ; ::1", "dc_readhost": "", "dc_relay_domains": "",
+    "dc_minimaldns": "false", "dc_relay_nets": "", "CFILEMODE": "644", "dc_use_split_config": "false",
+    "dc_mailname_in_oh": "true", "dc_localdelivery": "mail_spool",
+}  # fmt: skip
+_INTERPRETED = r"[^\w/.@%+=,~-]"
+_CARET = "which Debian's PLAIN authenticator takes for the end of what is before it"
+_REWRITE = re.compile(r"\*@\* (\S+) fs")
+_COMPLAINT = re.compile(
+    r"Exim configuration error.*|.*failed to open /etc/exim4/passwd\.client.*|.*remote host address is the local host.*"
+)
+
+
+class Layout(NamedTuple):
+    """Where macros and transport options go in one of Debian's two layouts."""
+
+    split: bool
+
+    @property
+    def macros(self) -> str:
+        return SPLIT_MACROS if self.split else MONOLITHIC_MACROS
+
+    @property
+    def options(self) -> str:
+        return CONTINUED if self.split else TEMPLATE
+
+
+class Exim(Backend):
+    """See the module's documentation; every method as ``Backend`` says."""
+
+    name = "exim"
+    packages = "exim4-daemon-light"
+    program = "exim4"
+    logs = ("/var/log/exim4/mainlog", "/var/log/exim4/paniclog")
+    capabilities = Capabilities(
+        fields=(
+            "enabled", "host", "port", "security", "auth_type", "username", "password", "ca_file", "validate_certs",
+            "from_address",
+        ),
+        rules=(
+            Rule("username", "has a ':', which ends the name in passwd.client", "use a name without", ":"),
+            Rule("username", f"begins with '^', {_CARET}", "use another name, or the postfix backend", r"\A\^"),
+            Rule("username", "begins with white space, which Exim strips", "remove it", r"\A[ \t]"),
+            Rule("password", f"begins with '^', {_CARET}", "change it, or use the postfix backend", r"\A\^"),
+            Rule("password", "ends in white space, which Exim strips", "change it, or use msmtp", r"[ \t]\Z"),
+            Rule("ca_file", "has a character that Exim interprets", "letters, digits and /._@%+=,~-", _INTERPRETED),
+            Rule("from_address", "has a character that Exim interprets", "one without $, { and }", r"[${}]"),
+        ),
+        ways_out={
+            "timeout": "Debian's Exim has no setting for it: leave it out, or use postfix or msmtp",
+            "senders": "Debian's Exim sends all mail to one relay: leave it out, or use postfix or msmtp",
+            "auth_type": "relay through a host that holds the grant, or use the msmtp backend",
+        },
+    )  # fmt: skip
+    options: ClassVar[Mapping[str, Option]] = {
+        "edit_template": Option(
+            bool,
+            True,
+            "monolithic layout: put a marked block into exim4.conf.template, so that a refused login defers mail "
+            "instead of bouncing it and the relay's name is sent (SNI); false leaves that conffile alone",
+        ),
+    }
+
+    _replaced: Snapshot | None = None  # the configuration that activate() replaced
+
+    # -- what holds --------------------------------------------------------------------------------------------------
+
+    def read(self, name: str) -> Observed:
+        conf = text_of(self.host, CONF)
+        if not conf and not self.installed():
+            return Observed({}, running=False if self.host.live else None)
+        layout = _layout(conf)
+        ours = marks.names(conf), marks.names(text_of(self.host, layout.macros))
+        observed = Observed({}, any(name in found for found in ours), self._running())
+        values = self._values(layout, conf, observed)
+        observed.detail["values"] = values
+        if values:
+            observed.form = self._form(values, observed)
+        self._remark(layout, name, observed)
+        return observed
+
+    def _running(self) -> bool | None:
+        if not self.host.live:
+            return None
+        if files.shell_values(text_of(self.host, "/etc/default/exim4")).get("QUEUERUNNER") == "nodaemon":
+            return None
+        if re.search(r"^\s*(?:\S+:)?smtp\s", text_of(self.host, "/etc/inetd.conf"), re.M):
+            return None  # as Debian's init script decides
+        return bool(self._daemons())
+
+    def _daemons(self) -> list[str]:
+        """The process numbers of the daemons that live: the listener, and a queue runner where that is another one."""
+        found = (text_of(self.host, f"/run/exim4/{name}.pid").strip() for name in ("exim", "eximqr"))
+        return [pid for pid in found if pid and text_of(self.host, f"/proc/{pid}/comm").strip() == "exim4"]
+
+    def _values(self, layout: Layout, conf: str, observed: Observed) -> dict[str, str]:
+        """The effective options: from Exim itself where it is there, else from the files that they are made of."""
+        if not (self.host.live and self.installed()):
+            return self._written(layout, conf)
+        said = self.host.run(["exim4", "-bP", *ASK])
+        values: dict[str, str] = {}
+        for line in said.out.splitlines():
+            key, equals, value = line.partition("=")
+            if equals:
+                values.setdefault(key.strip(), value.strip())
+        if "protocol" not in values:
+            observed.warnings.append(f"Exim refuses its configuration: {said.words}")
+            return {}
+        return values
+
+    def _written(self, layout: Layout, conf: str) -> dict[str, str]:
+        macros = files.macro_values(text_of(self.host, layout.macros))
+        values = {**DEFAULTS, **{OPTION_OF[key]: value for key, value in macros.items() if key in OPTION_OF}}
+        given = files.shell_values(conf)
+        if given.get("dc_eximconfig_configtype", "").lower() in TYPES:
+            values["route_list"] = "* {} byname".format(given.get("dc_smarthost", "").lower())
+        text = text_of(self.host, layout.options)
+        own = text if layout.split else "".join(marks.get(text, name) or "" for name in marks.names(text))
+        return {**values, **files.macro_values(own)}
+
+    def _form(self, values: Mapping[str, str], observed: Observed) -> dict[str, Any]:
+        host, port = "", 25
+        if values.get("route_list"):
+            host, port = files.split_route(values["route_list"], 465 if values["protocol"] == "smtps" else 25)
+        security = _security(values)
+        trusted = values.get("tls_verify_certificates", "")
+        form = {
+            "enabled": values.get("hold_domains", "") not in (OUTSIDE, "*"),
+            "host": host,
+            "port": port,
+            "security": security,
+            "ca_file": "" if trusted == "system" else trusted,
+            "validate_certs": _validates(values),
+            "from_address": _from_address(values),
+            "hosts_require_auth": values.get("hosts_require_auth", ""),
+            "tls_sni": values.get("tls_sni", ""),
+        }
+        return {**form, **self._credentials(host, security, values, observed)}
+
+    def _credentials(self, host: str, security: str, values: Mapping[str, str], observed: Observed) -> dict[str, Any]:
+        text = text_of(self.host, CREDENTIALS)
+        observed.secrets.extend(password for _, _, password in files.credential_entries(text) if password)
+        found = files.credentials(text, host) if host else None
+        usable = security != "none" or bool(values.get(CLEARTEXT))  # else no password goes out without TLS
+        if found is None or not usable:
+            return {"auth_type": "none", "username": "", "password": None}
+        return {"auth_type": "password", "username": found[0], "password": Secret(found[1])}
+
+    def _remark(self, layout: Layout, name: str, observed: Observed) -> None:
+        if self.host.exists(WHOLE):
+            told = f"replaces the whole configuration: nothing in {CONF}, macros or templates has an effect"
+            observed.overrides.append(Problem(WHOLE, told, "move it away, or make the same settings in it by hand"))
+            observed.warnings.append(f"{WHOLE} {told}")
+            return
+        if self.host.exists(ETC + "/hubbed_hosts"):
+            observed.warnings.append(ETC + "/hubbed_hosts sends some mail another way")
+        if self.host.live and self.installed():
+            state = exim_generated.fault(self.host, layout.split)
+            if state:
+                observed.faults.append((f"content of {GENERATED}", state, "(generated)"))
+            ours = files.macro_values(marks.get(text_of(self.host, layout.macros), name) or "")
+            values = observed.detail["values"]
+            lost = {key for key, value in ours.items() if key in OPTION_OF and values.get(OPTION_OF[key], "") != value}
+            observed.overrides.extend(exim_generated.redefined(self.host, layout.split, lost))
+
+    # -- what is wanted ----------------------------------------------------------------------------------------------
+
+    def own_problems(self, service: Service) -> Iterator[Problem]:
+        if service.loopback:
+            told = "is this host itself: Exim freezes mail that it should relay to itself"
+            yield Problem("host", told, "name the relay behind it, or use the postfix or msmtp backend")
+        password = "" if service.password is None else service.password.reveal()
+        if len(raw(service.username + password)) > LONGEST_LOGIN:
+            yield Problem(
+                "password", f"is longer than {LONGEST_LOGIN} bytes with the user name", "use the msmtp backend"
+            )
+        ca = self.host.read(service.ca_file) if service.ca_file.startswith("/") else None
+        if ca is not None and not (ca.mode & 0o004 or (ca.mode & 0o040 and ca.group == ACCOUNT)):
+            yield Problem("ca_file", f"{service.ca_file} cannot be read by {ACCOUNT}", "chmod 0644: it is no secret")
+        others = [name for name in marks.names(text_of(self.host, CONF)) if name != service.name]
+        if others:
+            yield Problem("name", f"'{others[0]}' already takes all mail of this Exim", "make that one absent first")
+        template = text_of(self.host, TEMPLATE)
+        wanted = self._wanted_options(service) and not self._layout().split
+        if template and wanted and files.smarthost_transport(template) is None:
+            told = f"{TEMPLATE} has no transport remote_smtp_smarthost with driver = smtp to put a block into"
+            yield Problem("backend_options.edit_template", told, "restore it, or set edit_template: false")
+
+    def wanted_form(self, service: Service) -> dict[str, Any]:
+        form = super().wanted_form(service)
+        if service.host:
+            form["host"] = service.host.lower()  # as update-exim4.conf(8) writes it
+            if service.auth_type == "password" and service.password is None:  # disabled and not yet complete
+                form = {key: value for key, value in form.items() if key not in ("auth_type", "username", "password")}
+            form.update(self._wanted_options(service))
+        return form
+
+    def _layout(self) -> Layout:
+        return _layout(text_of(self.host, CONF))
+
+    def _wanted_options(self, service: Service) -> dict[str, str]:
+        """The options that continue the transport, without those that it sets by itself."""
+        layout = self._layout()
+        if not service.host or not (layout.split or self.option("edit_template")):
+            return {}
+        wanted = {"hosts_require_auth": "*"} if service.auth_type == "password" else {}
+        if service.security != "none" and not _is_address(service.host):
+            wanted["tls_sni"] = service.host.lower()
+        own = self._transport(layout, service.name)
+        return {key: value for key, value in wanted.items() if not files.sets(own, key)}
+
+    def _transport(self, layout: Layout, name: str) -> str:
+        """The transport as it is without us."""
+        if layout.split:
+            return text_of(self.host, TRANSPORT_FILE + ".rul") or text_of(self.host, TRANSPORT_FILE)
+        template = marks.drop(text_of(self.host, TEMPLATE), name)
+        place = files.smarthost_transport(template)
+        return template[slice(*place)] if place else ""
+
+    def desired(self, service: Service | None, name: str, observed: Observed) -> list[FileState]:
+        from .exim_draft import Draft
+
+        options = self._wanted_options(service) if service else {}
+        return Draft(self.host, service, name, observed, self._layout(), options).files()
+
+    # -- making it so ------------------------------------------------------------------------------------------------
+
+    def check(self, staged: Mapping[str, str]) -> list[str]:
+        if self.host.which("update-exim4.conf") is None or not self.installed():
+            return ["Exim is not in the tree: its files were judged by this collection's rules alone"]
+        from .exim_candidate import judge
+
+        return judge(self.host, staged)
+
+    def activate(self, before: Observed, service: Service | None) -> None:
+        self._replaced = self.host.read(GENERATED)
+        self.act("activate", ["update-exim4.conf"])
+        if self._daemons():
+            self._reload("activate")
+        elif before.running is not None and service is not None:
+            self.act_service("activate", "start", "exim4")
+
+    def _reload(self, step: str) -> None:
+        # not by the init script: that would run update-exim4.conf once more
+        self.act(step, ["sh", "-c", "kill -HUP " + " ".join(self._daemons())])
+
+    def restore(self, was_running: bool | None) -> None:
+        if not self._put_back():
+            self.actions.append("update-exim4.conf")
+            self.host.run(["update-exim4.conf"])  # what was there before us may have been refused already
+        running = bool(self._daemons())
+        if running and was_running is False:
+            self.act_service("roll-back", "stop", "exim4")
+        elif running:
+            self._reload("roll-back")
+        elif was_running:
+            self.act_service("roll-back", "start", "exim4")
+            self._put_back()  # the init script makes it anew
+
+    def _put_back(self) -> bool:
+        """Give back the very configuration that Exim read before: it may have been edited by hand."""
+        old = self._replaced
+        if old is None:
+            return False
+        if self.host.read(GENERATED) != old:
+            self.host.rename(self.host.stage(GENERATED, old.content, old.mode, old.owner, old.group), GENERATED)
+        return True
+
+    def settle(self, before: Observed, service: Service | None) -> None:
+        """What waits for the relay goes now, whatever Exim had noted of earlier failures."""
+        if service is not None and service.enabled:
+            self.act("settle", ["sh", "-c", "exim4 -qf </dev/null >/dev/null 2>&1 &"])
+
+    def complaints(self, log: str) -> str:
+        found = _COMPLAINT.search(log)
+        return found.group(0) if found else ""
+
+    def submit(self, message: bytes, sender: str, recipients: Sequence[str], timeout: float) -> Submission:
+        from .exim_log import follow
+
+        mark = self.host.log_mark(self.logs)
+        given = self.host.run(["exim4", "-i", "-f", sender or "<>", "--", *recipients], message, timeout)
+        if given.code:
+            return Submission(False, given.words or "exim4 did not take the mail")
+        return follow(self.host, mark, message, timeout)
+
+
+def _layout(conf: str) -> Layout:
+    return Layout(files.shell_values(conf).get("dc_use_split_config", "").lower() == "true")
+
+
+def _is_address(host: str) -> bool:
+    return ":" in host or re.fullmatch(r"[0-9.]+", host) is not None
+
+
+def _security(values: Mapping[str, str]) -> str:
+    if values["protocol"] == "smtps":
+        return "tls"
+    if values.get("hosts_avoid_tls") == "*":
+        return "none"
+    return "starttls" if values.get("hosts_require_tls") == "*" else "opportunistic"
+
+
+def _validates(values: Mapping[str, str]) -> bool | None:
+    if not values.get("tls_verify_hosts"):
+        return False
+    named = values.get("tls_verify_cert_hostnames", "*") == "*"
+    return True if values["tls_verify_hosts"] == "*" and named else None
+
+
+def _from_address(values: Mapping[str, str]) -> str:
+    found = _REWRITE.fullmatch(values.get("headers_rewrite", ""))
+    envelope = values.get("return_path", "")
+    return found.group(1) if found and envelope in (HELD, return_path(found.group(1))) else ""
+
+
+def return_path(address: str) -> str:
+    """The envelope sender: a bounce keeps its empty one (RFC 5321 4.5.5)."""
+    return "${if eq{$return_path}{}{}{" + address + "}}"
