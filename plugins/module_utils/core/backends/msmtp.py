@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import marks
 from ..errors import Problem, StepFailed
-from ..host import Completed
 from ..redaction import Secret
-from ..service import Service
 from . import msmtp_file
-from .base import Backend, Capabilities, FileState, Observed, Option, Rule, Submission, raw, original_path, text_of
-from .msmtp_file import LONGEST_LINE, ROUTE, Account, Settings
+from .base import Backend, Capabilities, FileState, Observed, Option, Rule, Submission, original_path, raw, text_of
+from .msmtp_file import LONGEST_LINE, ROUTE
+
+if TYPE_CHECKING:
+    from ..host import Completed
+    from ..service import Service
+    from .msmtp_file import Account, Settings
 
 MAIN = "/etc/msmtprc"
 GROUP = "msmtp"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from .. import marks
 
@@ -49,13 +48,13 @@ _PRETENDED = re.compile(r"^(\w+) = (.*)$", re.M)
 _LETTER_PAIR = re.compile(r"\[([a-z])[A-Z]\]")
 
 
-@dataclass
 class Account:
     """One account: what it says or inherits, and the `defaults` that held where it began."""
 
-    name: str
-    defaults: Settings = field(default_factory=dict)
-    own: Settings = field(default_factory=dict)
+    def __init__(self, name: str, defaults: Settings) -> None:
+        self.name = name
+        self.defaults = defaults
+        self.own: Settings = {}
 
     def settings(self) -> Settings:
         """What holds for the account. Without a port of its own it is 25, or 465 for TLS from the first byte."""
@@ -93,7 +92,7 @@ def accounts(text: str) -> list[Account]:
             current = found[-1].own
         else:
             if current is None:  # lines before any account: an account named default
-                found.append(Account("default"))
+                found.append(Account("default", {}))
                 current = found[-1].own
             current.update([_setting(command, argument)])
     return found
@@ -193,7 +192,8 @@ def compose(blocks: Mapping[str, str], patterns_of: Mapping[str, Sequence[str]])
 
 def _ways(blocks: Mapping[str, str], patterns_of: Mapping[str, Sequence[str]]) -> Iterator[str]:
     """An account for each pattern, the most particular ones first."""
-    wanted = [(pattern, name) for name, its in patterns_of.items() for pattern in its]
+    begun = [name for name in patterns_of if blocks[name].startswith("account ")]  # not so when edited by hand
+    wanted = [(pattern, name) for name in begun for pattern in patterns_of[name]]
     numbers = dict.fromkeys(patterns_of, 0)
     if wanted:
         yield ROUTES_BELOW
