@@ -81,7 +81,7 @@ class FakeHost:
     def exists(self, path: str) -> bool:
         return path in self.files or path in self.directories
 
-    def list(self, directory: str) -> list[str]:
+    def names_in(self, directory: str) -> list[str]:
         inside = directory.rstrip("/") + "/"
         entries = {*self.files, *self.directories}
         return sorted({entry[len(inside) :].split("/")[0] for entry in entries if entry.startswith(inside)} - {""})
@@ -126,6 +126,15 @@ class FakeHost:
     def remove(self, path: str) -> None:
         self.files.pop(path, None)
         self.inodes.pop(path, None)
+
+    def remove_tree(self, path: str) -> None:
+        for inside in [one for one in self.files if one.startswith(path + "/")]:
+            self.remove(inside)
+        self.directories = {one for one in self.directories if one != path and not one.startswith(path + "/")}
+
+    def remove_directory(self, path: str) -> None:
+        if not self.names_in(path):
+            self.directories.discard(path)
 
     def inode(self, path: str) -> int | None:
         return self.inodes.get(path)

@@ -260,7 +260,8 @@ class Exim(Backend):
     def _wanted_options(self, service: Service) -> dict[str, str]:
         """The options that continue the transport, without those that it sets by itself."""
         layout = self._layout()
-        if not service.host or not (layout.split or self.option("edit_template")):
+        place = layout.split or (self.option("edit_template") and self.host.exists(TEMPLATE))
+        if not (service.host and place):
             return {}
         wanted = {"hosts_require_auth": "*"} if service.auth_type == "password" else {}
         if service.security != "none" and not _is_address(service.host):

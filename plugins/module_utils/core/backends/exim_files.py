@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Callable, NamedTuple
 
 from .. import marks
@@ -90,12 +91,18 @@ def macro_entries(text: str) -> Iterator[Entry]:
     number = 0
     while number < len(lines):
         stop = number + 1
-        while lines[stop - 1].rstrip().endswith("\\") and stop < len(lines):
+        while stop < len(lines) and _goes_on(lines[number:stop]):
             stop += 1
         found = _DEFINITION.fullmatch(_joined(lines[number:stop]))
         if found:
             yield Entry(number, stop, found.group(1), found.group(3), found.group(2) == "==")
         number = stop
+
+
+def _goes_on(lines: Sequence[str]) -> bool:
+    """Does the next line belong to these? Comments in between do not count (Exim's specification 6.2)."""
+    last = next((line for line in lines[::-1] if line is lines[0] or not line.lstrip().startswith("#")), "")
+    return last.rstrip().endswith("\\") and not lines[0].lstrip().startswith("#")
 
 
 def _joined(lines: Sequence[str]) -> str:
@@ -127,37 +134,39 @@ def rewrite(text: str, name: str, wanted: Mapping[str, str], how: Format, note: 
     ours = {entry.key for entry in how.entries(marks.get(text, name) or "")}
     inside = note + "".join(how.line(key, value) for key, value in wanted.items())
     text = marks.put(text, name, inside, how.first) if wanted else marks.drop(text, name)
-    text = marks.unmute(text, _whose_key_in(ours - set(wanted), how))
-    lines = lines_of(text)
-    blocks = list(_blocks(lines))
-    for entry in list(how.entries(text))[::-1]:
-        if entry.key in wanted and not any(start <= entry.start < stop for start, stop in blocks):
-            rival = lines[entry.start : entry.stop]
-            lines[entry.start : entry.stop] = [] if entry.key in ours else marks.mute(rival)
+    lines = _given_back(lines_of(text), ours - set(wanted), how)
+    for start, stop in _outside(lines)[::-1]:
+        for entry in list(how.entries("".join(lines[start:stop])))[::-1]:
+            if entry.key in wanted:
+                rival = slice(start + entry.start, start + entry.stop)
+                lines[rival] = [] if entry.key in ours else marks.mute(lines[rival])
     return "".join(lines)
 
 
-def _whose_key_in(keys: set[str], how: Format) -> Callable[[str], bool]:
-    """Says of muted lines, asked in their order, whether they set one of these; a continuation goes with its line."""
-    answer = False
+def _given_back(lines: list[str], keys: set[str], how: Format) -> list[str]:
+    """The lines with those unmuted that set one of these."""
+    given: list[str] = []
+    for muted, group in groupby(lines, lambda line: line.startswith(marks.MUTED)):
+        run = list(group)
+        if muted:
+            original = [line[len(marks.MUTED) :] for line in run]
+            for entry in how.entries("".join(original)):
+                if entry.key in keys:
+                    run[entry.start : entry.stop] = original[entry.start : entry.stop]
+        given += run
+    return given
 
-    def wanted(line: str) -> bool:
-        nonlocal answer
-        entry = next(how.entries(line), None)
-        if entry is not None:
-            answer = entry.key in keys
-        return answer
 
-    return wanted
-
-
-def _blocks(lines: Sequence[str]) -> Iterator[tuple[int, int]]:
-    start = 0
+def _outside(lines: Sequence[str]) -> list[tuple[int, int]]:
+    """The ranges of lines before, between and after our blocks."""
+    edges = [0]
     for number, line in enumerate(lines):
         if line.startswith("# BEGIN fleetmail.smtp "):
-            start = number
+            edges.append(number)
         elif line.startswith("# END fleetmail.smtp "):
-            yield start, number + 1
+            edges.append(number + 1)
+    edges.append(len(lines))
+    return list(zip(edges[::2], edges[1::2]))
 
 
 # -- passwd.client ---------------------------------------------------------------------------------------------------

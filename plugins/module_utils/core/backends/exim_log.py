@@ -63,5 +63,5 @@ def _delivered(deliveries: list[str], queue_id: str) -> Submission:
 
 def _without_address(words: str) -> str:
     """The reason: after the recipient, the router and the transport."""
-    found = re.search(r"(?:defer \(-?\d+\)|T=\S+)(.*)", words)
+    found = re.search(r" defer \(-?\d+\)(.*)", words) or re.search(r" T=\S+(.*)", words)
     return (found.group(1) if found else words).strip(" :")
