@@ -72,7 +72,7 @@ class Story:
         check(play.changed == set(HOSTS), f"changed on {names(play.changed)}, not on all")
         for host in HOSTS:
             block([self._proof(host, play.results[host])])
-        lesson("All three changed, and with each the relay, its certificate and the login work.")
+        lesson("All three changed; with each the relay, its certificate and the login work.")
 
     def run_again(self) -> None:
         before = self.stage.trees()
@@ -239,8 +239,7 @@ def conclude(seconds: float) -> None:
 def perform() -> int:
     began = time.monotonic()
     stage = Stage(WORK)
-    with stage.locked():
-        stage.set_up()
+    with stage.ready():
         password = secrets.token_urlsafe(12)
         with stage.relay(password) as relay:
             story = Story(stage, relay, Ansible(ROOT / "demo", WORK, checkout.linked(WORK)), password)

@@ -22,7 +22,9 @@ from lab.relay import Relay, listeners
 HOSTS = ("web1", "web2", "db1")
 USER = "fleet"
 DAYS = 90.1  # that many days the relay's certificate is good
+TEMPORARY = ("tmp", "ansible")
 MSMTPRC = "etc/msmtprc"
+CA_FILE = "etc/ssl/certs/relay-ca.pem"
 
 Trees = dict[str, tuple[object, ...]]
 
@@ -40,25 +42,28 @@ class Stage:
         self.tmp = work / "tmp"
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep every other demo out. Raises Busy."""
+    def ready(self) -> Iterator[None]:
+        """Keep every other demo out, make the hosts, and clean up afterwards. Raises Busy."""
         self.work.mkdir(exist_ok=True)
         with (self.work / "demo.lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise Busy from None
-            yield
+            self._clear("hosts", "relay", *TEMPORARY)
+            self.tmp.mkdir(mode=0o700)
+            tempfile.tempdir = str(self.tmp)
+            try:
+                for host in HOSTS:
+                    self._make_host(host)
+                yield
+            finally:
+                self._clear(*TEMPORARY)
 
-    def set_up(self) -> None:
-        """Make the hosts, and what is temporary."""
-        for folder in (self.hosts, self.tmp, self.work / "ansible", self.work / "relay"):
-            if folder.exists():
-                shutil.rmtree(folder)
-        self.tmp.mkdir(mode=0o700)
-        tempfile.tempdir = str(self.tmp)
-        for host in HOSTS:
-            self._make_host(host)
+    def _clear(self, *folders: str) -> None:
+        for folder in folders:
+            if (self.work / folder).exists():
+                shutil.rmtree(self.work / folder)
 
     def _make_host(self, host: str) -> None:
         """Make a tree with just what the module looks up in it: names. Its root is whoever runs the demo."""
@@ -74,8 +79,10 @@ class Stage:
         secured = listeners(authority.ending(DAYS, "localhost"), "127.0.0.1", 0, 0, 0)[1:]
         with Relay(secured, users={USER: password}, auth_required=True).start() as relay:
             ports = {security: relay.port(security) for security in ("starttls", "tls")}
-            found = {"relay_ca": str(authority.ca_file), "relay_ports": ports}
-            (self.work / "relay.yml").write_text(json.dumps({"all": {"vars": found}}, indent=2) + "\n")
+            found = {"all": {"vars": {"relay_ports": ports}}}
+            (self.work / "relay.yml").write_text(json.dumps(found, indent=2) + "\n")
+            for host in HOSTS:
+                shutil.copy(authority.ca_file, self.file(host, CA_FILE))
             yield relay
 
     def file(self, host: str, path: str = MSMTPRC) -> Path:

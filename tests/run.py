@@ -35,6 +35,7 @@ def main(arguments: list[str]) -> int:
             debian.install_missing()
             run_script(TESTS / "bench/run.py", TESTS / "requirements.txt")
         case ["demo"]:
+            os.environ["PIP_NO_CACHE_DIR"] = "1"  # nothing outside its folder
             run_script(ROOT / "demo/run.py", TESTS / "requirements-demo.txt", ROOT / ".demo")
         case ["clean"]:
             clean()
