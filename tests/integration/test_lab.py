@@ -306,7 +306,8 @@ def test_the_postfix_relay_refuses_who_does_not_know_the_password(authority: Aut
         host.wait_for_log("status=deferred.*authentication failed")
         assert relay.messages() == []
         relay.add_user("fleet", PASSWORD)
-        host.run(["postqueue", "-f"])
+        in_queue = "find /var/spool/postfix/deferred -type f | grep -q ."  # logged first, and only then moved there
+        host.run(["sh", "-c", f"until {in_queue}; do sleep 0.02; done; postqueue -f"])
         assert relay.wait_for_message().auth_user == b"fleet"
         with pytest.raises(ValueError, match="control characters"):
             relay.add_user("fleet", "tab\tin it")

@@ -41,7 +41,7 @@ class Message:
     @property
     def email(self) -> EmailMessage:
         """Its header and body, parsed."""
-        return email.message_from_bytes(self.data, policy=email.policy.default)  # type: ignore[return-value]
+        return email.message_from_bytes(self.data, policy=email.policy.default)
 
 
 @dataclass

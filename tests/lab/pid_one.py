@@ -19,6 +19,7 @@ import signal
 import socket
 import struct
 import sys
+from typing import Any
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MNT_DETACH = 2
@@ -79,7 +80,7 @@ def _spawn(argv: list[str]) -> None:
     os.close(null)
 
 
-def main(wanted: dict[str, object]) -> None:
+def main(wanted: dict[str, Any]) -> None:
     """Set the host up as wanted says, report, and stay until the lifeline ends."""
     outer_pid = os.readlink("/proc/self")  # still the machine's /proc: the id that the owner can use
     os.umask(0o022)

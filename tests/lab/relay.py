@@ -40,11 +40,11 @@ def listeners(
     certificate: Certificate, host: str = "10.77.0.25", plain: int = 25, starttls: int = 587, tls: int = 465
 ) -> list[Listener]:
     """The usual three: without security, with STARTTLS required, and TLS from the first byte."""
-    files = {"chain": str(certificate.chain), "key": str(certificate.key)}
+    chain, key = str(certificate.chain), str(certificate.key)
     return [
         Listener(host, plain),
-        Listener(host, starttls, "starttls", **files),
-        Listener(host, tls, "tls", **files),
+        Listener(host, starttls, "starttls", chain, key),
+        Listener(host, tls, "tls", chain, key),
     ]
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import time
 from collections.abc import Mapping
@@ -133,6 +134,7 @@ class PostfixRelay(Tree):
         self._certificate, self._auth_required = certificate, auth_required
         self._users = dict(users or {})
         self._seen: set[Path] = set()
+        self._stamp = 0
 
     def __enter__(self) -> PostfixRelay:
         self.begin_host()
@@ -154,7 +156,7 @@ class PostfixRelay(Tree):
         self.write("/usr/local/bin/store-mail", _STORE_MAIL, mode=0o755)
         self.run(["install", "--directory", "--owner=nobody", _STORE])
         self.write("/etc/dovecot/dovecot.conf", _DOVECOT_CONF)
-        self._write_users()
+        self._write_users(self._users)
         self.let_cool()
 
     def port(self, security: str = "none") -> int:
@@ -166,18 +168,22 @@ class PostfixRelay(Tree):
 
         Raises ValueError for what Dovecot cannot take.
         """
-        self._users[name] = password
-        self._write_users()
+        self._write_users({**self._users, name: password})
+        time.sleep(1.01 - time.time() % 1)  # Dovecot looks at the file once in each second of the clock
 
-    def _write_users(self) -> None:
-        if any(":" in name for name in self._users):
+    def _write_users(self, users: dict[str, str]) -> None:
+        if any(":" in name for name in users):
             raise ValueError("a passwd-file cannot hold a user name with a colon")
-        if any(character < " " for pair in self._users.items() for text in pair for character in text):
+        if any(character < " " for pair in users.items() for text in pair for character in text):
             raise ValueError("Dovecot refuses control characters in names and passwords")
-        lines = [f"{name}:{{PLAIN.b64}}{_base64(password)}\n" for name, password in self._users.items()]
-        # Dovecot looks at the file's time and size: a new name in one step, so that it never reads half of it
-        self.write("/etc/dovecot/users.new", "".join(lines), mode=0o644)
-        self.inside("/etc/dovecot/users.new").rename(self.inside("/etc/dovecot/users"))
+        lines = [f"{name}:{{PLAIN.b64}}{_base64(password)}\n" for name, password in users.items()]
+        self.write("/etc/dovecot/users.new", "".join(lines), mode=0o600)
+        new = self.inside("/etc/dovecot/users.new")
+        os.chown(new, int(self._account("dovecot")[2]), -1)
+        self._stamp += 1  # Dovecot takes a file of the same size and second for the old one
+        os.utime(new, (self._stamp, self._stamp))
+        new.rename(self.inside("/etc/dovecot/users"))
+        self._users = users
 
     # -- what it saw
 

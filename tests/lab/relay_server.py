@@ -15,7 +15,7 @@ import json
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from aiosmtpd.smtp import MISSING, SMTP
 
@@ -112,11 +112,12 @@ class Protocol(SMTP):
 
     line_length_limit = LINE_LIMIT
     command_size_limit = LINE_LIMIT
-    command_size_limits: ClassVar[dict[str, int]] = collections.defaultdict(lambda: LINE_LIMIT)
+    command_size_limits: dict[str, int] = collections.defaultdict(lambda: LINE_LIMIT)  # noqa: RUF012 - as in the base class
     # aiosmtpd's own challenges are refused by clients that look at them
     AuthLoginUsernameChallenge = "Username:"
     AuthLoginPasswordChallenge = "Password:"
     _numbers = itertools.count(1)
+    session: Any
 
     def __init__(
         self, listener: Listener, context: ssl.SSLContext | None, behaviour: Behaviour, journal: Journal, hostname: str
@@ -199,8 +200,9 @@ class Protocol(SMTP):
         if self.listener.security != "starttls" or self._tls:
             await self.push("503 5.5.1 STARTTLS not available")
             return
+        assert self._context
         await self.push("220 2.0.0 Ready to start TLS")
-        self._reader._buffer.clear()  # RFC 3207: forget what came before TLS
+        self._reader._buffer.clear()  # type: ignore[attr-defined]  # RFC 3207: forget what came before TLS
         try:
             await self._writer.start_tls(self._context)
         except _TLS_ERRORS as error:
@@ -208,7 +210,7 @@ class Protocol(SMTP):
             self._drop()
             return
         self.transport = self._writer.transport
-        self._set_rset_state()
+        self._set_rset_state()  # type: ignore[no-untyped-call]
         peer, self.session = self.session.peer, self._create_session()
         self.session.peer = peer
         self._note_tls(self.transport)
