@@ -325,6 +325,18 @@ def test_permissions_and_who_can_send(
     assert told == (options.get("auth_type") is not None and expected[0] != "644")
 
 
+def test_a_setgid_msmtp_reads_its_file_for_everybody_but_not_a_password_file(host: Tree, relay: Relay) -> None:
+    host.run(["sh", "-c", "chgrp msmtp /usr/bin/msmtp && chmod 2755 /usr/bin/msmtp"])
+    try:
+        for password, sends in ((PASSWORD, True), ("x" * 600, False)):
+            relay.change(users={"fleet": password}, auth_required=True)
+            result = applied(host, form(**{**LOGIN, "password": password}))
+            assert (send(host, user="user")[0] == 0) == sends
+            assert any("can send" in warning for warning in result["warnings"]) != sends
+    finally:
+        host.run(["sh", "-c", "chgrp root /usr/bin/msmtp && chmod 755 /usr/bin/msmtp"])
+
+
 # -- disabled --------------------------------------------------------------------------------------------------------
 
 

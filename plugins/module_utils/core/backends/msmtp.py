@@ -36,10 +36,6 @@ ABSOLUTE = r"/[^\x00-\x1f\x7f]{1,400}"
 OAUTH = ("xoauth2", "oauthbearer")
 _SUBSTITUTED = r"(?i)%[UHCM]"
 _READS_SLOT = re.compile(r"cat /etc/msmtprc\.[A-Za-z0-9_.-]+\.([ab])\Z")
-_COMPLAINTS = (
-    *("unknown command", "invalid argument", "needs an argument", "does not take an argument", "not (yet) defined"),
-    *("was already defined", "line longer than", "host not set", "account default not found", "Permission denied"),
-)
 _LOGGED = re.compile(r"(\w+)='(.*?)'(?= \w+=|$)", re.S)
 _COULD_NOT_RUN = (125, 126, 127)  # chroot(1): it failed itself, cannot invoke, not found
 
@@ -128,7 +124,7 @@ class Msmtp(Backend):
     def read(self, name: str) -> Observed:
         text = text_of(self.host, MAIN)
         observed = Observed({}, managed=name in marks.names(text), warnings=list(self._user_files()))
-        observed.secrets = [secret for secret in msmtp_file.secrets(text) if secret]
+        observed.secrets = list(msmtp_file.secrets(text))
         if not self.host.live and not self.installed():
             observed.warnings.append("msmtp is not in the tree: judged by our own rules alone")
         if not text.strip():
@@ -208,11 +204,11 @@ class Msmtp(Backend):
         slots = [FileState(_slot_path(name, letter), None, secret=True) for letter in "ab"]
         if name not in blocks:
             # a record without any block of ours: a run that put the original back was killed before its last step
-            return slots if blocks else [FileState(original_path(MAIN), None), *slots]
+            return slots if blocks else [FileState(original_path(MAIN), None, secret=True), *slots]
         del blocks[name]
         if blocks:
             return [*slots, self._state(MAIN, msmtp_file.compose(blocks, patterns))]
-        main, *record = self.original(MAIN)
+        main, *record = (state._replace(secret=True) for state in self.original(MAIN))
         return [*record, *slots, main]
 
     def _slot(self, service: Service, account: Account | None) -> str:
@@ -238,10 +234,11 @@ class Msmtp(Backend):
     def _state(self, path: str, content: str | None) -> FileState:
         if content is None:
             return FileState(path, None, secret=True)
-        secret = path != MAIN or any(word in ("password", "passwordeval") for word, _ in msmtp_file.entries(content))
+        secret = path != MAIN or next(msmtp_file.secrets(content), "") != ""
+        told = secret or msmtp_file.tells_secrets(text_of(self.host, path))  # what goes must not be shown either
         group = self.option("group") or (GROUP if secret and self.host.has_account(group=GROUP) else "root")
         mode = int(self.option("mode") or ("0644" if not secret else "0600" if group == "root" else "0640"), 8)
-        return FileState(path, raw(content), mode, self.option("owner"), group, secret=secret)
+        return FileState(path, raw(content), mode, self.option("owner"), group, secret=told)
 
     def _block(self, service: Service, slot: str) -> str:
         lines = ["account " + _account(service)]
@@ -299,11 +296,14 @@ class Msmtp(Backend):
         """What is right and may still surprise, told when something is changed."""
         new = self.host.read(candidate)
         program = self.host.read(self.host.which(self.program) or "")
-        if new and program and not new.mode & 0o004 and not program.mode & 0o2000:
-            yield (
-                f"only {new.owner} and the group {new.group} can send, for others cannot read {MAIN} and this msmtp is "
-                "not setgid; backend_options mode: '0644' lets every user send, and read the password"
-            )
+        if new and program and not new.mode & 0o004:
+            setgid = program.mode & 0o2000
+            if not setgid or b"\npasswordeval " in new.content:  # a helper does not inherit the group
+                why = "the password's own file is not theirs to read" if setgid else "this msmtp is not setgid"
+                yield (
+                    f"only {new.owner} and members of {new.group} can send, for {why}; "
+                    "backend_options mode: '0644' lets every user send, and read the password"
+                )
         if self.host.which("sendmail") is None:
             yield "there is no sendmail: programs that call it need the package msmtp-mta"
 
@@ -336,10 +336,7 @@ def _without_name(done: Completed) -> str:
 
 
 def _complaint(done: Completed) -> str:
-    """Why msmtp refuses a file, without the words of the file that it quotes: they may be a secret."""
-    line = re.search(r"line \d+(?=:)", done.err)
-    kinds = [kind for kind in _COMPLAINTS if kind in done.err][:1]
-    return ": ".join(([line.group()] if line else []) + kinds) or f"exit code {done.code}"
+    return msmtp_file.complaint(done.err) or f"exit code {done.code}"
 
 
 def _account(service: Service) -> str:

@@ -44,6 +44,11 @@ _COMMANDS = frozenset(
     """.split()  # noqa: SIM905
 )
 ROUTE = re.compile(r"/\d+\Z")  # a service's name has no slash: such an account leads to a service's for one sender
+_SECRET = ("password", "passwordeval", "eval")
+_COMPLAINTS = (
+    *("unknown command", "invalid argument", "needs an argument", "does not take an argument", "not (yet) defined"),
+    *("was already defined", "line longer than", "host not set", "account default not found", "Permission denied"),
+)
 _PRETENDED = re.compile(r"^(\w+) = (.*)$", re.M)
 _LETTER_PAIR = re.compile(r"\[([a-z])[A-Z]\]")
 
@@ -126,13 +131,20 @@ def pretended(output: str) -> Settings:
 
 
 def secrets(text: str) -> Iterator[str]:
-    """Yield what must not be shown of a file: passwords, commands that may hold one, and lines that make no sense."""
-    for command, argument in entries(text):
-        if command in ("password", "passwordeval", "eval"):
-            yield argument
-        elif command not in _COMMANDS:  # what follows a line break inside a password is a line of its own
-            yield command
-            yield argument
+    """Yield the passwords in a file, and the commands that may hold one."""
+    return (argument for command, argument in entries(text) if command in _SECRET and argument)
+
+
+def tells_secrets(text: str) -> bool:
+    """May a line of the file hold one? One that makes no sense may: it may be what follows a line break in it."""
+    return any(command not in _COMMANDS for command, _argument in entries(text))
+
+
+def complaint(words: str) -> str:
+    """Why msmtp refuses a file, without what it quotes from it: that may be a secret."""
+    line = re.search(r"line \d+(?=:)", words)
+    kinds = [kind for kind in _COMPLAINTS if kind in words][:1]
+    return ": ".join(([line.group()] if line else []) + kinds)
 
 
 # -- which account a sender's mail goes through ----------------------------------------------------------------------
