@@ -4,60 +4,95 @@
 """Our place in a file that is somebody else's: a marked block per service, and their lines muted, never lost.
 
 Taking the block out and unmuting gives back the file byte for byte, with every edit made elsewhere in it meanwhile.
+A line ends at a line feed and nowhere else, as it does for the software that reads the file.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Callable
+from collections.abc import Iterator, Sequence
+from typing import Callable, NamedTuple
 
 MUTED = "#fleetmail.smtp# "
+BLANK = " \t\r\f\v"  # isspace(3) in the C locale, without the line feed
 _BEGIN = re.compile(r"^# BEGIN fleetmail\.smtp ([A-Za-z0-9_.-]+)( \(joined\))?\n", re.M)
+_END = re.compile(r"^# END fleetmail\.smtp ([A-Za-z0-9_.-]+)(?:\n|\Z)", re.M)
 
 
-def _end(name: str) -> str:
-    return f"# END fleetmail.smtp {name}\n"
+class _Block(NamedTuple):
+    """Where a block begins, where its inside begins and ends, where it ends; was a newline added before it?"""
+
+    name: str
+    start: int
+    inside: int
+    stop: int
+    end: int
+    joined: bool
 
 
-def _span(text: str, name: str) -> tuple[int, int, int, int] | None:
-    """Begin of the block, begin and end of its inside, end of the block."""
-    for found in _BEGIN.finditer(text):
-        if found.group(1) == name:
-            stop = text.find(_end(name), found.end())
-            if stop >= 0:
-                # the newline that `put` had to add before the block belongs to the block
-                return found.start() - bool(found.group(2)), found.end(), stop, stop + len(_end(name))
-    return None
+def lines(text: str) -> list[str]:
+    """The lines, each with its line feed."""
+    found = text.split("\n")
+    return [line + "\n" for line in found[:-1]] + [line for line in found[-1:] if line]
+
+
+def _blocks(text: str) -> Iterator[_Block]:
+    """Every complete block. A begin without an end of its own, before the next begin, is somebody's debris."""
+    begins = list(_BEGIN.finditer(text))
+    limits = [begin.start() for begin in begins[1:]] + [len(text)]
+    for begin, limit in zip(begins, limits):
+        for end in _END.finditer(text, begin.end(), limit):
+            if end.group(1) == begin.group(1):
+                yield _Block(end.group(1), begin.start(), begin.end(), end.start(), end.end(), bool(begin.group(2)))
+                break
+
+
+def ranges(text: str) -> list[tuple[int, int]]:
+    """The line numbers of every block: the first, and the one after the last."""
+    return [(text.count("\n", 0, block.start), text.count("\n", 0, block.stop) + 1) for block in _blocks(text)]
 
 
 def names(text: str) -> list[str]:
     """The services that have a block in the text, in order."""
-    return [found.group(1) for found in _BEGIN.finditer(text) if _end(found.group(1)) in text[found.end() :]]
+    return list(dict.fromkeys(block.name for block in _blocks(text)))
 
 
 def get(text: str, name: str) -> str | None:
     """The lines inside the service's block; None when it has none."""
-    span = _span(text, name)
-    return None if span is None else text[span[1] : span[2]]
+    return next((text[block.inside : block.stop] for block in _blocks(text) if block.name == name), None)
 
 
 def drop(text: str, name: str) -> str:
     """The text without the service's block."""
-    span = _span(text, name)
-    return text if span is None else text[: span[0]] + text[span[3] :]
+    for block in [block for block in _blocks(text) if block.name == name][::-1]:
+        text = _without(text, block)
+    return text
+
+
+def _without(text: str, block: _Block) -> str:
+    before, after = text[: block.start], text[block.end :]
+    if not block.joined:
+        return before + after
+    # the newline that `put` had to add goes too, unless something else needs it by now
+    follower = next((one for one in _blocks(after) if one.start == 0), None)
+    if follower is not None and not follower.joined:
+        return f"{before}# BEGIN fleetmail.smtp {follower.name} (joined)\n{after[follower.inside :]}"
+    return before + after if after else before[:-1]
 
 
 def put(text: str, name: str, inside: str, first: bool = False) -> str:
     """The text with the service's block holding ``inside`` (whole lines): where it was, else first or last."""
-    span = _span(text, name)
-    if span is not None:
-        return text[: span[1]] + inside + text[span[2] :]
+    found = [block for block in _blocks(text) if block.name == name]
+    for block in found[:0:-1]:
+        text = _without(text, block)
+    if found:
+        return text[: found[0].inside] + inside + text[found[0].stop :]
+    end = f"# END fleetmail.smtp {name}\n"
     if first:
-        return f"# BEGIN fleetmail.smtp {name}\n{inside}{_end(name)}" + text
+        return f"# BEGIN fleetmail.smtp {name}\n{inside}{end}" + text
     joined = bool(text) and not text.endswith("\n")
     begin = "\n# BEGIN fleetmail.smtp {} (joined)\n" if joined else "# BEGIN fleetmail.smtp {}\n"
-    return text + begin.format(name) + inside + _end(name)
+    return text + begin.format(name) + inside + end
 
 
 def outside(text: str) -> str:
@@ -67,20 +102,22 @@ def outside(text: str) -> str:
     return text
 
 
-def mute(lines: Sequence[str]) -> list[str]:
+def mute(whole_lines: Sequence[str]) -> list[str]:
     """The lines as comments that ``unmute`` finds again."""
-    return [MUTED + line for line in lines]
+    return [MUTED + line for line in whole_lines]
 
 
 def unmute(text: str, wanted: Callable[[str], bool]) -> str:
     """Give muted lines back: each run of them whose first line ``wanted`` says yes to."""
+    if MUTED not in text:
+        return text
     out: list[str] = []
     giving = False
-    for line in text.splitlines(keepends=True):
+    for line in lines(text):
         if line.startswith(MUTED):
             original = line[len(MUTED) :]
             # a continuation line, or a comment between such lines, shares the fate of the line before
-            if not (original[:1].isspace() or original.startswith("#")):
+            if not original.startswith((*BLANK, "\n", "#")):
                 giving = wanted(original)
             out.append(original if giving else line)
         else:

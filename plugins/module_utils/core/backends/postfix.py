@@ -18,7 +18,7 @@ from .. import marks
 from ..errors import Problem, StepFailed
 from ..redaction import Secret
 from ..service import Service
-from .base import Backend, Capabilities, FileState, Observed, Option, Rule, Submission, text_of
+from .base import Backend, Capabilities, FileState, Observed, Option, Rule, Submission, raw, text_of
 from .postfix_files import SHARED, main_cf_values, seconds, split_nexthop, transports
 
 if TYPE_CHECKING:
@@ -34,24 +34,28 @@ CA_BUNDLES = (
 )
 MANDATORY = ("encrypt", "dane-only", "fingerprint", "verify", "secure")
 CHECKED = ("verify", "secure")
-# what decides how mail leaves, in the order in which it is written
+# what decides how mail leaves and no field of the form is read from: told by the parameter's own name, unless the field
+# that it goes with differs too
+UNTOLD = {
+    "default_transport": "", "smtp_tls_policy_maps": "security", "smtp_tls_secure_cert_match": "security",
+    "smtp_tls_servername": "host", "smtp_sasl_security_options": "auth_type",
+    "smtp_sasl_tls_security_options": "auth_type", "smtp_sasl_tls_verified_security_options": "auth_type",
+    "smtp_sasl_mechanism_filter": "auth_type", "smtp_helo_timeout": "timeout", "mydestination": "",
+    "inet_interfaces": "",
+}  # fmt: skip
 RELAY = (
-    "relayhost", "default_transport", "smtp_tls_security_level", "smtp_tls_wrappermode", "smtp_tls_policy_maps",
-    "smtp_tls_secure_cert_match", "smtp_tls_CAfile", "smtp_tls_CApath", "smtp_sasl_auth_enable",
-    "smtp_sasl_password_maps", "smtp_sasl_security_options", "smtp_sasl_tls_security_options",
-    "smtp_sasl_mechanism_filter", "smtp_connect_timeout", "smtp_helo_timeout",
+    "relayhost", "smtp_tls_security_level", "smtp_tls_wrappermode", "smtp_tls_CAfile", "smtp_tls_CApath",
+    "smtp_sasl_auth_enable", "smtp_sasl_password_maps", "smtp_connect_timeout", *UNTOLD,
 )  # fmt: skip
 ASKED = (
     *RELAY, "defer_transports", "sender_canonical_maps", "sender_canonical_classes",
     "sender_dependent_default_transport_maps", "sender_dependent_relayhost_maps", "transport_maps",
-    "default_database_type", "queue_directory", "inet_interfaces", "mydestination", "maillog_file",
+    "default_database_type", "queue_directory", "maillog_file",
 )  # fmt: skip
 DEFAULTS = {
     "default_transport": "smtp", "smtp_connect_timeout": "30s", "default_database_type": "hash",
     "queue_directory": "/var/spool/postfix",
 }  # fmt: skip
-_FATAL = re.compile(r"postfix[^\[\n]*\[\d+\]: ((?:fatal|panic): .*|warning: .*throttling.*)")
-_STATUS = re.compile(r": ([0-9A-Za-z]+): to=<([^>]*)>.* status=(\w+) \((.*)\)$", re.M)
 
 
 class Effective(NamedTuple):
@@ -76,14 +80,16 @@ class Postfix(Backend):
         several=True,
         rules=(
             Rule("username", "has a ':', which ends the name in Postfix' password map", "use a name without", ":"),
-            Rule("username", "begins or ends with white space, which Postfix strips", "remove it", r"\A\s|\s\Z"),
+            Rule("username", "begins or ends with white space, which is stripped", "remove it", r"\A[ \t]|[ \t]\Z"),
             Rule(
                 "password",
                 "ends in white space, which Postfix strips",
                 "change the password, or use the msmtp backend",
-                r"\s\Z",
+                r"[ \t]\Z",
             ),
-            Rule("ca_file", "has a space in it, which main.cf cannot carry safely", "another path", r"[\s,{}$]"),
+            Rule("ca_file", "has white space or one of , { } $ in it", "main.cf needs another path", r"[\s,{}$]"),
+            Rule("from_address", "has one of $ { } in it", "Postfix would read them otherwise in main.cf", r"[${}]"),
+            Rule("senders", "has one of $ { } = # in it", "Postfix would read them otherwise in its maps", r"[${}=#]"),
         ),
     )  # fmt: skip
     options: ClassVar[Mapping[str, Option]] = {
@@ -96,51 +102,48 @@ class Postfix(Backend):
 
     def read(self, name: str) -> Observed:
         main, master = text_of(self.host, MAIN), text_of(self.host, MASTER)
-        if not main and not master:
+        if not main:
             return Observed({}, running=False if self.host.live else None)
-        values = self._values(main)
+        values = self.values(main)
         managed = marks.get(main, name) is not None or marks.get(master, name) is not None
+        observed = Observed({}, managed, self.running(values["queue_directory"]))
         agents = {agent.name: agent for agent in transports(master)}
-        observed = Observed({}, managed, self._running(values["queue_directory"]))
         observed.detail.update(values=values, main=main, master=master, agents=agents)
         self._read_form(name, observed)
-        self._remark(observed)
+        self._remark(name, observed)
         return observed
 
-    def _values(self, main: str) -> dict[str, str]:
+    def values(self, main: str) -> dict[str, str]:
         """The effective parameters: from Postfix itself where it is there (postconf(1)), else from main.cf."""
-        if self.host.live and self.host.which("postconf"):
-            said = self.host.run(["postconf", "-x", *ASKED])
-            if said.code:
-                raise StepFailed("read", f"postconf cannot read main.cf: {said.words}", "mend it", MAIN)
-            lines = (line.partition(" =") for line in said.out.splitlines())
-            return {key: value.strip() for key, equals, value in lines if equals}
-        return {**dict.fromkeys(ASKED, ""), **DEFAULTS, **main_cf_values(main)}
+        values = dict.fromkeys(ASKED, "")
+        if not (self.host.live and self.host.which("postconf")):
+            return {**values, **DEFAULTS, **main_cf_values(main)}
+        said = self.host.run(["postconf", "-x", *ASKED])
+        if said.code:
+            raise StepFailed("read", f"postconf cannot read main.cf: {said.words}", "mend it", MAIN)
+        lines = (line.partition(" =") for line in said.out.split("\n"))
+        values.update({key: value.strip() for key, equals, value in lines if equals})
+        return values
 
-    def _running(self, queue: str) -> bool | None:
+    def running(self, queue: str) -> bool | None:
+        """Does Postfix' master run? None in a tree, where nothing does."""
         if not self.host.live:
             return None
         pid = text_of(self.host, queue + "/pid/master.pid").strip()
         return bool(pid) and text_of(self.host, f"/proc/{pid}/comm").strip() == "master"
 
     def _read_form(self, name: str, observed: Observed) -> None:
-        values, master = observed.detail["values"], observed.detail["master"]
-        own = next(iter(transports(marks.get(master, name) or "")), None)
-        senders: tuple[str, ...] = ()
-        if own is not None:
-            senders, hop = self._routes(values, name, own.name)
-            found = Effective({**values, **own.settings}, own.name, hop)
-        else:
-            agent = observed.detail["agents"].get("smtp")
-            found = Effective({**values, **(agent.settings if agent else {})}, "smtp", values["relayhost"])
-            self._tell_overrides(agent.settings if agent else {}, observed)
+        values, agents = observed.detail["values"], observed.detail["agents"]
+        senders, own, hop = self._routes(values, name)
+        mine = [agent.name for agent in transports(marks.get(observed.detail["master"], name) or "")]
+        agent = own or next(iter(mine), "smtp")
+        settings = agents[agent].settings if agent in agents else {}
+        found = Effective({**values, **settings}, agent, hop if own or mine else values["relayhost"])
+        if agent not in agents:
+            observed.faults.append((f"delivery agent {agent} in {MASTER}", "missing", "there"))
+        observed.managed = observed.managed or bool(own)
         observed.detail["found"] = found
         observed.form = {**self._form(found, observed), "senders": senders}
-
-    def _tell_overrides(self, settings: Mapping[str, str], observed: Observed) -> None:
-        for key in sorted(set(settings) & set(RELAY)):
-            told = f"the smtp agent sets {key} = {settings[key]}"
-            observed.overrides.append(Problem(MASTER, told, "remove that -o line: it wins over main.cf"))
 
     def _form(self, found: Effective, observed: Observed) -> dict[str, Any]:
         settings = found.settings
@@ -154,7 +157,7 @@ class Postfix(Backend):
             "validate_certs": security == "none" or settings["smtp_tls_security_level"] in CHECKED,
             "ca_file": self._ca_file(settings),
             "timeout": seconds(settings["smtp_connect_timeout"]),
-            "from_address": _from_address(settings) if found.agent == "smtp" else "",
+            "from_address": from_address(settings) if found.agent == "smtp" else "",
         }
         return {**form, **self._credentials(found, observed)}
 
@@ -171,78 +174,130 @@ class Postfix(Backend):
             return form
         form["auth_type"] = "password"
         maps = found.settings["smtp_sasl_password_maps"]
-        # another next hop by hand is told as such: the credentials that are there stay what they are
-        entry = self._look_up(maps, found.hop) or self._look_up(maps, self._first_key(map_path(maps)))
         path = map_path(maps)
-        if path and entry and entry != self._source_entry(path, found.hop):
-            observed.faults.append((f"password map {path}", "stale", "compiled from its source"))
+        source = self._source(path) if path else {}
+        # another next hop by hand is told as such: the credentials that are there stay what they are
+        keys = [key for key in (found.hop, split_nexthop(found.hop)[0].rpartition(" ")[2], *source) if key]
+        entries = self._look_up(maps, keys)
+        entry = next((entries[key] for key in keys if key in entries), "")
+        if path and (not source or entries != source):
+            state = "without its source" if not source else "not as its source says" if entries else "not compiled"
+            observed.faults.append((f"password map {path}", state, "compiled from its source"))
         if ":" in entry:
             form["username"], password = entry.split(":", 1)
             observed.secrets.append(password)
             form["password"] = Secret(password)
         return form
 
-    def _first_key(self, path: str) -> str:
-        words = text_of(self.host, path).split(None, 1) if path else []
-        return words[0] if words else ""
+    def _look_up(self, maps: str, keys: Sequence[str]) -> dict[str, str]:
+        """What Postfix finds for keys (postmap(1) -q); from the source text where Postfix is not there."""
+        found: dict[str, str] = {}
+        for one in re.split(r"[\s,]+", maps) if keys else ():
+            if not (self.host.live and self.host.which("postmap")):
+                found = {**self._source(one.split(":", 1)[-1]), **found}
+            elif one:
+                said = self.host.run(["postmap", "-q", "-", one], raw("".join(key + "\n" for key in keys)))
+                rows = (line.split("\t", 1) for line in said.out.split("\n"))
+                found = {**{row[0]: row[1] for row in rows if len(row) == 2}, **found}
+        return {key: found[key] for key in keys if key in found}
 
-    def _look_up(self, maps: str, key: str) -> str:
-        """What Postfix finds for a key (postmap(1) -q); from the source text where Postfix is not there."""
-        if not (maps and key):
-            return ""
-        if self.host.live and self.host.which("postmap"):
-            for one in re.split(r"[\s,]+", maps):
-                said = self.host.run(["postmap", "-q", key, one])
-                if not said.code:
-                    return said.out.rstrip("\n")
-            return ""
-        return self._source_entry(maps.split(":", 1)[-1], key)
+    def _source(self, path: str) -> dict[str, str]:
+        """The entries of a lookup table's source (postmap(1)), as ours are: one a line."""
+        lines = raw(text_of(self.host, path)).split(b"\n")
+        rows = (line.split(None, 1) for line in lines if not line.startswith(b"#"))
+        pairs = (b"\t".join(row).rstrip().decode("utf-8", "surrogateescape").split("\t", 1) for row in rows)
+        return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
 
-    def _source_entry(self, path: str, key: str) -> str:
-        rows = (line.split(None, 1) for line in text_of(self.host, path).split("\n") if line and line[0] != "#")
-        return {row[0]: row[1] for row in rows if len(row) == 2}.get(key, "")
-
-    def _routes(self, values: Mapping[str, str], name: str, agent: str) -> tuple[tuple[str, ...], str]:
-        """The senders whose mail Postfix gives to the service's agent, and the next hop that it gives them."""
+    def _routes(self, values: Mapping[str, str], name: str) -> tuple[tuple[str, ...], str, str]:
+        """The senders whose mail Postfix gives to the service's own agent, that agent, and the next hop it is given."""
         maps = values["sender_dependent_default_transport_maps"]
-        block = marks.get(text_of(self.host, map_path(maps)), name) or ""
-        keys = [line.split()[0] for line in block.splitlines()]
-        found = {key: self._look_up(maps, key) for key in keys}
-        hops = {key: value[len(agent) + 1 :] for key, value in found.items() if value.startswith(agent + ":")}
-        senders = tuple(key[1:] if key.startswith("@") else key for key in keys if key in hops)
-        return senders, hops[keys[0]] if len(set(hops.values())) == 1 else ""
+        path = map_path(maps)
+        block = marks.get(text_of(self.host, path), name) if path else None
+        found = self._look_up(maps, [line.split()[0] for line in (block or "").splitlines()])
+        ours = re.compile(rf"(fleetmail-{re.escape(name)}\.[ab]):(.*)")
+        ways = {key: match.groups() for key, match in ((key, ours.match(way)) for key, way in found.items()) if match}
+        agent, hop = next(iter(ways.values()), ("", ""))
+        return tuple(sorted(key.lstrip("@") for key, way in ways.items() if way == (agent, hop))), agent, hop
 
-    @staticmethod
-    def _remark(observed: Observed) -> None:
-        values = observed.detail["values"]
-        for name in ("transport_maps", "sender_dependent_relayhost_maps"):
-            if values[name]:
-                told = f"{name} = {values[name]} sends some mail another way"
-                observed.warnings.append(told)
+    def _remark(self, name: str, observed: Observed) -> None:
+        """What leads mail another way than our block says."""
+        values, found = observed.detail["values"], observed.detail["found"]
+        block = main_cf_values(marks.get(observed.detail["main"], name) or "")
+        for key in UNTOLD:
+            if key in block and found.settings[key] != block[key]:
+                observed.faults.append((key, found.settings[key], block[key]))
+        agent = observed.detail["agents"].get("smtp") if found.agent == "smtp" else None
+        for key, value in agent.settings.items() if agent else ():
+            if key in RELAY and value != block.get(key):
+                told = Problem(MASTER, f"the smtp agent sets {key} = {value}", "remove that -o: it wins over main.cf")
+                observed.overrides.append(told)
+                observed.warnings.append(str(told))
+        for key in ("transport_maps", "sender_dependent_relayhost_maps"):
+            if values[key]:
+                observed.warnings.append(f"{key} = {values[key]} sends some mail another way")
 
     # -- what is wanted ----------------------------------------------------------------------------------------------
 
+    def wanted_form(self, service: Service) -> dict[str, Any]:
+        form = super().wanted_form(service)
+        if "senders" in form:
+            form["senders"] = tuple(sorted(sender.lstrip("@") for sender in service.senders))
+        if form.get("ca_file") == system_bundle(self.host):
+            form["ca_file"] = ""
+        return form
+
     def own_problems(self, service: Service) -> Iterator[Problem]:
         main, master = text_of(self.host, MAIN), text_of(self.host, MASTER)
-        others = [name for name in marks.names(main) if name not in (SHARED, service.name)]
-        if not service.senders and others:
-            told = f"'{others[0]}' already takes all mail of this Postfix"
-            yield Problem("senders", told, "give this service senders, or make the other one absent first")
-        routes = main_cf_values(marks.outside(main)).get("sender_dependent_default_transport_maps")
-        if service.senders and routes:
+        by_hand = main_cf_values(marks.outside(main))
+        yield from _unreachable(service.host, by_hand.get("inet_protocols", "all"))
+        shared = main_cf_values(marks.get(main, SHARED) or "")
+        if service.senders:
+            yield from self._problems_by_senders(service, main, by_hand)
+            if not master and not self.host.live:
+                yield Problem("senders", f"need {MASTER}, which is not there", "install Postfix in the tree first")
+        else:
+            others = [name for name in marks.names(main) if name not in (SHARED, service.name)]
+            if others:
+                told = f"'{others[0]}' already takes all mail of this Postfix"
+                yield Problem("senders", told, "give this service senders, or make the other one absent first")
+            if marks.get(master, service.name) is not None:
+                yield Problem("senders", "this service takes some senders' mail only", "make it absent first")
+        yield from self._conflicts(service, shared)
+
+    @staticmethod
+    def _problems_by_senders(service: Service, main: str, by_hand: Mapping[str, str]) -> Iterator[Problem]:
+        routes = by_hand.get("sender_dependent_default_transport_maps")
+        if routes:
             told = f"main.cf has sender_dependent_default_transport_maps = {routes} already"
             yield Problem("senders", told, "move its entries into services, then remove that line")
-        if service.senders and service.from_address:
+        if service.from_address:
             told = "is not needed with senders: their mail keeps their address"
             yield Problem("from_address", told, "leave it out")
-        if service.senders and marks.get(main, service.name) is not None:
+        if marks.get(main, service.name) is not None:
             yield Problem("senders", "this service takes all mail of the host", "make it absent first")
-        if not service.senders and marks.get(master, service.name) is not None:
-            yield Problem("senders", "this service takes some senders' mail only", "make it absent first")
-        by_domain = any("@" not in sender for sender in service.senders)
-        if by_domain and "sender_canonical_maps" in main_cf_values(marks.get(main, SHARED) or ""):
-            told = "a domain cannot be told apart from hosts whose from_address is rewritten"
-            yield Problem("senders", told, "name the addresses one by one")
+
+    def _conflicts(self, service: Service, shared: Mapping[str, str]) -> Iterator[Problem]:
+        """Where this service and those that are there would get into each other's mail."""
+        path = map_path(shared.get("sender_dependent_default_transport_maps", ""))
+        routes = text_of(self.host, path) if path else ""
+        taken = {
+            line.split()[0]: name
+            for name in marks.names(routes)
+            if name != service.name
+            for line in (marks.get(routes, name) or "").splitlines()
+        }
+        mine = sender_keys(service)
+        for key in (key for key in mine if key in taken):
+            yield Problem("senders", f"{key.lstrip('@')} goes through service '{taken[key]}' already", "name it in one")
+        rewritten = from_address(shared) if service.senders else service.from_address
+        option = "senders" if service.senders else "from_address"
+        for key in {**taken, **dict.fromkeys(mine)} if rewritten else ():
+            if key.lower() == rewritten.lower():
+                told = f"the rewritten sender {rewritten} is one of the senders of '{taken.get(key, service.name)}'"
+                yield Problem(option, f"{told}, which would get all mail", "rewrite to another address")
+            elif key.startswith("@"):
+                told = f"senders of {key[1:]} ('{taken.get(key, service.name)}') would be rewritten to {rewritten}"
+                yield Problem(option, told, "name the addresses one by one instead of their domain")
 
     def desired(self, service: Service | None, name: str, observed: Observed) -> list[FileState]:
         if not observed.detail:  # Postfix is not there: what would be written on a fresh host
@@ -253,40 +308,23 @@ class Postfix(Backend):
 
     def _fresh(self, observed: Observed) -> Observed:
         values = {**dict.fromkeys(ASKED, ""), **DEFAULTS}
-        detail = {"values": values, "main": "", "master": "", "agents": {}, "found": Effective(values, "smtp", "")}
+        master = text_of(self.host, MASTER)
+        agents = {agent.name: agent for agent in transports(master)}
+        found = Effective(values, "smtp", "")
+        detail = {"values": values, "main": "", "master": master, "agents": agents, "found": found}
         return Observed({}, running=observed.running, detail=detail)
 
-    # -- making it so ------------------------------------------------------------------------------------------------
+    # -- making it so: see postfix_running ---------------------------------------------------------------------------
 
     def check(self, staged: Mapping[str, str]) -> list[str]:
-        """Let postconf(1) and ``postfix check`` judge the candidates in a directory of their own."""
-        if self.host.which("postfix") is None:
-            return ["Postfix is not in the tree: its files were judged by this collection's rules alone"]
-        from ..scratch import Scratch
+        from . import postfix_running
 
-        with Scratch(self.host, "postfix") as place:
-            for path in (MAIN, MASTER):
-                place.copy(staged.get(path, path), path.rsplit("/", 1)[1])
-            for argv in (["postconf", "-c", place.path, "-n"], ["postconf", "-c", place.path, "-M"]):
-                self._judge(argv)
-            if self.host.live:
-                self._judge(["postfix", "-c", place.path, "check"])
-        return []
-
-    def _judge(self, argv: Sequence[str]) -> None:
-        said = self.host.run(argv)
-        if said.code:
-            raise StepFailed("check", "{} says: {}".format(" ".join((argv[0], argv[-1])), said.words or said.code))
+        return postfix_running.check(self, staged)
 
     def activate(self, before: Observed, service: Service | None) -> None:
-        after = self._values(text_of(self.host, MAIN))
-        if not self._running(after["queue_directory"]):
-            if service is not None:
-                self.act_service("activate", "start", "postfix")
-        elif after["inet_interfaces"] != before.detail["values"]["inet_interfaces"]:
-            self.act_service("activate", "restart", "postfix")  # a reload does not rebind (postconf(5))
-        else:
-            self.act("activate", ["postfix", "reload"])
+        from . import postfix_running
+
+        postfix_running.activate(self, before, service)
 
     def restore(self, was_running: bool | None) -> None:
         # stop and start, not reload: after a fatal setting a reload leaves deliveries throttled for about a minute
@@ -301,27 +339,14 @@ class Postfix(Backend):
             self.act("settle", ["postqueue", "-f"])
 
     def complaints(self, log: str) -> str:
-        found = _FATAL.search(log)
-        return found.group(1) if found else ""
+        from . import postfix_running
+
+        return postfix_running.complaints(log)
 
     def submit(self, message: bytes, sender: str, recipients: Sequence[str], timeout: float) -> Submission:
-        """Hand it to sendmail(1) and follow it through the mail log by its Message-ID and queue id."""
-        import time
+        from . import postfix_running
 
-        values = self._values("")
-        mark = self.host.log_mark([values["maillog_file"]] if values["maillog_file"] else [])
-        given = self.host.run(["sendmail", "-i", "-f", sender, "--", *recipients], message)
-        if given.code:
-            return Submission(False, given.words or "sendmail failed")
-        header = re.search(rb"^Message-ID:\s*(<[^>]+>)", message, re.M | re.I)
-        ident = header.group(1).decode() if header else ""
-        end, ended = time.monotonic() + timeout, Submission(False, "the mail log never named it")
-        while time.monotonic() < end:
-            ended, final = _followed(self.host.log(mark), ident, recipients)
-            if final:
-                break
-            time.sleep(0.2)
-        return ended
+        return postfix_running.submit(self, message, sender, recipients, timeout)
 
 
 def system_bundle(host: Host) -> str:
@@ -336,30 +361,33 @@ def _security(settings: Mapping[str, str]) -> str:
     return "none" if level in ("", "none") else "opportunistic"
 
 
-def _from_address(settings: Mapping[str, str]) -> str:
-    found = re.search(r"(?:^|[\s,])static:(\S+?)(?:$|,)", settings["sender_canonical_maps"])
-    wanted = {"envelope_sender", "header_sender"}
-    both = wanted <= set(re.split(r"[\s,]+", settings["sender_canonical_classes"]))
+def from_address(settings: Mapping[str, str]) -> str:
+    """The one address that all senders are rewritten to, empty when they are not."""
+    found = re.search(r"(?:^|[\s,])static:(\S+?)(?:$|[\s,])", settings.get("sender_canonical_maps", ""))
+    classes = settings.get("sender_canonical_classes", "envelope_sender, header_sender")
+    both = {"envelope_sender", "header_sender"} <= set(re.split(r"[\s,]+", classes))
     return found.group(1) if found and both else ""
+
+
+def sender_keys(service: Service) -> list[str]:
+    """The keys by which sender_dependent_default_transport_maps finds the service's senders (postconf(5))."""
+    return sorted(sender if "@" in sender else "@" + sender for sender in service.senders)
+
+
+def is_ip(host: str) -> bool:
+    """Is the relay given by its address?"""
+    return ":" in host or re.fullmatch(r"[\d.]+", host) is not None
+
+
+def _unreachable(host: str, protocols: str) -> Iterator[Problem]:
+    """Is the relay given by an address that Postfix is told not to use?"""
+    family = "ipv6" if ":" in host else "ipv4"
+    if is_ip(host) and not {"all", family} & set(re.split(r"[\s,]+", protocols)):
+        told = f"is an {family.replace('ip', 'IP')} address, but main.cf has inet_protocols = {protocols}"
+        yield Problem("host", told, f"give another address, or let inet_protocols have {family}")
 
 
 def map_path(map_name: str) -> str:
     """The file of a ``type:path`` of ours, the first of several; empty for anything else."""
     found = re.search(rf"\w+:({re.escape(FILES)}[^\s,]+)", map_name)
     return found.group(1) if found else ""
-
-
-def _followed(log: str, ident: str, recipients: Sequence[str]) -> tuple[Submission, bool]:
-    """How far the mail with that Message-ID is: what is known, and whether that is its end."""
-    named = re.search(rf": ([0-9A-Za-z]+): message-id={re.escape(ident)}", log)
-    if not named:
-        return Submission(False, "the mail log never named it: is there one on this host?"), False
-    queue_id = named.group(1)
-    last = {to: (status, words) for found, to, status, words in _STATUS.findall(log) if found == queue_id}
-    if not last:
-        return Submission(False, "still in the queue", queue_id), False
-    worst = next((one for one in last.values() if one[0] != "sent"), None)
-    if worst is None:
-        complete = len(last) >= len(set(recipients))
-        return Submission(complete, next(iter(last.values()))[1], queue_id), complete
-    return Submission(False, "{}: {}".format(*worst), queue_id), worst[0] == "bounced"

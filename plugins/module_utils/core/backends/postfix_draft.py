@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .. import marks
 from ..service import Service
 from .base import FileState, Observed, raw, text_of
-from .postfix import FILES, MAIN, MASTER, Effective, map_path, system_bundle
+from .postfix import FILES, MAIN, MASTER, UNTOLD, Effective, from_address, is_ip, map_path, sender_keys, system_bundle
 from .postfix_files import SHARED, main_cf_values, nexthop, rewrite_main_cf, transport_entry
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 COMPILED = {"hash": ".db", "btree": ".db", "lmdb": ".lmdb", "cdb": ".cdb"}  # DATABASE_README
 SHARED_AGENTS = ("smtp", "relay")  # what delivers the mail of the service that has no senders
+# set only where somebody sets them otherwise: they would let mail out another way, or trust more than ca_file
+BARRED = {"smtp_fallback_relay": "", "smtp_tls_per_site": "", "tls_append_default_CA": "no"}
 
 
 class Map(NamedTuple):
@@ -43,7 +45,10 @@ class Draft:
         if self.kind not in COMPILED or not (host.live or host.which("postmap")):
             self.kind = "texthash"  # needs nothing compiled: in a tree there may be nothing that could
         self.hop = nexthop(service.host, service.port) if service and service.host else ""
-        self.own_agent = bool(service.senders) if service else marks.get(self.master, name) is not None
+        # absent, and nothing takes all mail by that name: if there is anything of it, it is an agent
+        self.own_agent = bool(service.senders) if service else marks.get(self.main, name) is None
+        # main.cf as it would be without us
+        self.theirs = main_cf_values(marks.unmute(marks.outside(self.main), lambda line: True))
 
     def files(self) -> list[FileState]:
         """In the order of writing: maps, then master.cf, then main.cf, whose rename is the switch; then removals."""
@@ -54,8 +59,21 @@ class Draft:
         states += [self._map_state(routes.path, routes.text)] if routes else []
         states += self._master_state(slot)
         states.append(self._main_state(slot, password, routes))
-        kept = {state.path for state in states}
+        if self.service is not None and self.observed.managed:
+            ours = self._settings(self.service, password) if self.own_agent else self._own_parameters(password)
+            self._tell_strays(ours)
+        kept = {path for state in states for path in (state.path, state.path + state.built)}
         return states + [state for state in self._leftovers() if state.path not in kept]
+
+    def _tell_strays(self, wanted: Mapping[str, str]) -> None:
+        """Tell of settings that were changed by hand and that no field of the form tells of."""
+        found, form = self.found.settings, self.observed.form
+        told = {what for what, _is, _should in self.observed.faults}
+        for key, field in UNTOLD.items():
+            if key in told or wanted.get(key, found[key]) == found[key]:
+                continue
+            if not field or form.get(field) == getattr(self.service, field):
+                self.observed.faults.append((key, found[key], wanted[key]))
 
     # -- slots: a new generation is written beside the one in use ------------------------------------------------------
 
@@ -82,7 +100,7 @@ class Draft:
     def _agent(self, slot: str) -> str:
         return f"fleetmail-{self.name}.{slot}" if self.own_agent else "smtp"
 
-    # -- maps ------------------------------------------------------------------------------------------------------------
+    # -- maps ----------------------------------------------------------------------------------------------------------
 
     def _map_name(self, path: str) -> str:
         return f"{self.kind}:{path}"
@@ -102,35 +120,51 @@ class Draft:
     def _routes(self, slot: str) -> Map | None:
         """Which sender's mail goes to which agent; None when no service is by senders."""
         current = map_path(self.values["sender_dependent_default_transport_maps"])
-        old = text_of(self.host, current) if current else ""
+        old = self._route_text(current) if current else ""
         new, effective = marks.drop(old, self.name), True
         if self.service is not None and self.own_agent:
-            keys = (sender if "@" in sender else "@" + sender for sender in self.service.senders)
+            keys = sender_keys(self.service)
             new = marks.put(old, self.name, "".join(f"{key} {self._agent(slot)}:{self.hop}\n" for key in keys))
-            effective = self.observed.form.get("senders") == self.service.senders
+            effective = len(keys) == len(self.observed.form.get("senders", ()))
         if not marks.names(new):
             return None
         if current and new == old and effective:
             return Map(current, new)
         return Map("{}{}.{}".format(FILES, SHARED, "b" if current.endswith(".a") else "a"), new)
 
+    def _route_text(self, path: str) -> str:
+        """The source of the routes; where that was deleted, what Postfix still has compiled of it (postmap(1) -s)."""
+        text = text_of(self.host, path)
+        if text or not self.host.live:
+            return text
+        for line in self.host.run(["postmap", "-s", f"{self.kind}:{path}"]).out.splitlines():
+            key, _tab, way = line.partition("\t")
+            name = way.partition(":")[0][len("fleetmail-") : -len(".a")]
+            text = marks.put(text, name, (marks.get(text, name) or "") + f"{key} {way}\n")
+        return text
+
     def _leftovers(self) -> Iterator[FileState]:
-        """Every map that nothing refers to any more."""
+        """Every map that nothing refers to any more, and what was compiled of it."""
+        directory, prefix = FILES.rsplit("/", 1)
+        there = {name for name in self.host.names_in(directory) if name.startswith(prefix)}
         for owner in (self.name, SHARED):
             for slot in "ab":
-                path = f"{FILES}{owner}.{slot}"
-                suffix = next((one for one in sorted(set(COMPILED.values())) if self.host.exists(path + one)), "")
-                yield FileState(path, None, secret=True, built=suffix)
+                name = f"{prefix}{owner}.{slot}"
+                for one in [name, *(name + suffix for suffix in sorted(set(COMPILED.values())))]:
+                    if one in there:
+                        yield FileState(f"{directory}/{one}", None, secret=True)
 
     # -- master.cf and main.cf -----------------------------------------------------------------------------------------
 
     def _master_state(self, slot: str) -> list[FileState]:
         old = marks.get(self.master, self.name)
-        if old is None and not self.own_agent:
-            return []
         if self.service is None:
+            if old is None:
+                return []
             # until Postfix has read main.cf again, mail may still be on its way to the agent
             return [FileState(MASTER, raw(marks.drop(self.master, self.name)), transition=raw(self.master))]
+        if not self.own_agent:
+            return []
         entry = self._agent_entry(slot, self.service)
         new = raw(marks.put(self.master, self.name, entry))
         if old in (None, entry):
@@ -146,6 +180,8 @@ class Draft:
         own = rewrite_main_cf(self.main, self.name, self._own_parameters(password))
         shared = self._shared_parameters(self._agent(slot), routes)
         final = raw(rewrite_main_cf(own, SHARED, shared))
+        if not final:  # there was none before us
+            return FileState(MAIN, None)
         if not self._loses_its_way(password):
             return FileState(MAIN, final)
         # a client started between the rename and the reload may have the old next hop and the new credentials:
@@ -180,6 +216,7 @@ class Draft:
         }
         if service.security != "none":
             settings["smtp_tls_secure_cert_match"] = "nexthop"
+            settings["smtp_tls_servername"] = "" if is_ip(service.host) else "hostname"
             settings["smtp_tls_CAfile"] = service.ca_file or system_bundle(self.host)
             settings["smtp_tls_CApath"] = ""
         settings["smtp_sasl_auth_enable"] = "yes" if password else "no"
@@ -187,10 +224,12 @@ class Draft:
         if password:
             settings["smtp_sasl_security_options"] = "noanonymous"  # the default refuses PLAIN and LOGIN
             settings["smtp_sasl_tls_security_options"] = "noanonymous"
+            settings["smtp_sasl_tls_verified_security_options"] = "noanonymous"
             settings["smtp_sasl_mechanism_filter"] = "plain, login"  # an installed OAuth plugin would try first
         settings["smtp_connect_timeout"] = f"{service.timeout}s"
         settings["smtp_helo_timeout"] = f"{service.timeout}s"
-        return settings
+        barred = {key: value for key, value in BARRED.items() if self.theirs.get(key, value) != value}
+        return {**settings, **barred}
 
     def _shared_parameters(self, agent: str, routes: Map | None) -> dict[str, str]:
         """What one line of main.cf has to say for all services together."""
@@ -199,31 +238,43 @@ class Draft:
         if routes:
             wanted["sender_dependent_default_transport_maps"] = f"{self.kind}:{routes.path}"
         wanted.update(self._rewriting(before, routes))
-        held = self._held(before.get("defer_transports", "").split(", "), agent)
-        if held:
+        held, theirs = self._held(before, agent), _names(self.theirs.get("defer_transports", ""))
+        if held != theirs:
             wanted["defer_transports"] = ", ".join(held)
         return wanted
 
-    def _held(self, before: list[str], agent: str) -> list[str]:
-        """The agents whose mail waits in the queue."""
-        mine = {agent, self.found.agent, *(() if self.own_agent else SHARED_AGENTS)}
-        others = [name for name in before if name and name not in mine]
+    def _held(self, before: Mapping[str, str], agent: str) -> list[str]:
+        """The agents whose mail waits in the queue: somebody else's, those of other services, and ours when it must."""
+        theirs, ours = _names(self.theirs.get("defer_transports", "")), _names(before.get("defer_transports", ""))
+        mine = {agent, self.found.agent} if self.own_agent else {*SHARED_AGENTS}
+        if self.service is None and not self.own_agent:
+            mine = set()  # what takes all mail is theirs again
+        elif self.own_agent and "defer_transports" in before:
+            theirs = [name for name in ours if not name.startswith("fleetmail-")]
+        others = [*theirs, *(name for name in ours if name.startswith("fleetmail-"))]
+        held = [name for name in dict.fromkeys(others) if name not in mine]
         if self.service is None or self.service.enabled:
-            return others
-        return others + ([agent] if self.own_agent else list(SHARED_AGENTS))
+            return held
+        return held + ([agent] if self.own_agent else list(SHARED_AGENTS))
 
     def _rewriting(self, before: Mapping[str, str], routes: Map | None) -> dict[str, str]:
         """Senders rewritten to from_address, except those who have a service of their own (canonical(5))."""
-        address = before.get("sender_canonical_maps", "").rpartition("static:")[2]
+        address, is_set = from_address(before), "sender_canonical_maps" in before
         if not self.own_agent:
             address = self.service.from_address if self.service else ""
+            is_set = self.service is not None and bool(from_address(self.theirs))
         if not address:
-            return {}
+            return {"sender_canonical_maps": ""} if is_set else {}
         senders = [line.split()[0] for line in (routes.text if routes else "").splitlines() if line[0] not in "#@"]
         apart = " ".join(f"{{ {sender} = {sender} }}" for sender in senders)
         exempt = f"inline:{{ {apart} }}, " if senders else ""
         maps = f"{exempt}static:{address}"
         return {"sender_canonical_maps": maps, "sender_canonical_classes": "envelope_sender, header_sender"}
+
+
+def _names(value: str) -> list[str]:
+    """The words of a list as Postfix takes it."""
+    return value.replace(",", " ").split()
 
 
 def text(state: FileState) -> str:

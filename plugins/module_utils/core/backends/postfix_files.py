@@ -12,7 +12,10 @@ from typing import NamedTuple
 from .. import marks
 
 SHARED = "-shared"  # the block of what all services share; no service can have that name
-_PARAMETER = re.compile(r"([A-Za-z0-9_]+)\s*=")
+_PARAMETER = re.compile(r"\s*([A-Za-z0-9_]+)\s*=", re.ASCII)
+_BLANK = marks.BLANK + "\n"
+_BRACED = r"\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"
+_OPTION = re.compile(rf"-o\s*(?:{_BRACED}|(\S+))", re.ASCII)
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -27,10 +30,10 @@ class Entry(NamedTuple):
 def entries(text: str) -> Iterator[Entry]:
     """The logical lines: a line that begins with white space continues the one before (postconf(5))."""
     found: Entry | None = None
-    for number, line in enumerate(text.splitlines(keepends=True)):
-        if not line.strip() or line.lstrip().startswith("#"):
+    for number, line in enumerate(marks.lines(text)):
+        if line.lstrip(_BLANK)[:1] in ("", "#"):
             continue
-        if line[0].isspace() and found is not None:
+        if line[0] in _BLANK and found is not None:
             found = Entry(found.start, number + 1, found.text + line)
             continue
         if found is not None:
@@ -42,7 +45,7 @@ def entries(text: str) -> Iterator[Entry]:
 
 def parameter(text: str) -> str:
     """The name that a line of main.cf sets, empty when it sets none."""
-    found = _PARAMETER.match(text.strip())
+    found = _PARAMETER.match(text)
     return found.group(1) if found else ""
 
 
@@ -52,8 +55,13 @@ def main_cf_values(text: str) -> dict[str, str]:
     for entry in entries(text):
         name = parameter(entry.text)
         if name:
-            values[name] = " ".join(entry.text.split("=", 1)[1].split())
+            values[name] = words(entry.text.split("=", 1)[1])
     return values
+
+
+def words(text: str) -> str:
+    """A value as Postfix takes it: without white space at its ends, and on one line."""
+    return re.sub(r"\s*\n\s*", " ", text.strip(_BLANK), flags=re.ASCII)
 
 
 def rewrite_main_cf(text: str, block: str, wanted: Mapping[str, str]) -> str:
@@ -62,31 +70,32 @@ def rewrite_main_cf(text: str, block: str, wanted: Mapping[str, str]) -> str:
     A line elsewhere that sets one of them is muted when it was there before us, and dropped when it came after: then it
     is a change by hand. Muted lines come back when we no longer set their parameter.
     """
+    text = _without_strays(text)
     ours = set(main_cf_values(marks.get(text, block) or ""))
     inside = "".join(f"{name} = {value}\n".replace(" \n", "\n") for name, value in wanted.items())
     text = marks.put(text, block, inside) if wanted else marks.drop(text, block)
     set_elsewhere = {name for other in marks.names(text) for name in main_cf_values(marks.get(text, other) or "")}
     text = marks.unmute(text, lambda line: parameter(line) in ours and parameter(line) not in set_elsewhere)
-    protected = list(_protected(text))
+    protected = marks.ranges(text)
     rivals = [
         (entry, parameter(entry.text))
         for entry in entries(text)
         if parameter(entry.text) in wanted and not any(low <= entry.start < high for low, high in protected)
     ]
-    lines = text.splitlines(keepends=True)
+    lines = marks.lines(text)
     for entry, name in rivals[::-1]:
         lines[entry.start : entry.stop] = [] if name in ours else marks.mute(lines[entry.start : entry.stop])
     return "".join(lines)
 
 
-def _protected(text: str) -> Iterator[tuple[int, int]]:
-    """The line ranges of our own blocks."""
-    start = 0
-    for number, line in enumerate(text.splitlines()):
-        if line.startswith("# BEGIN fleetmail.smtp "):
-            start = number
-        elif line.startswith("# END fleetmail.smtp "):
-            yield start, number + 1
+def _without_strays(text: str) -> str:
+    """Lines after a block of ours that would continue its last parameter: nobody can have meant that."""
+    lines = marks.lines(text)
+    for low, high in marks.ranges(text)[::-1]:
+        last = next((entry for entry in entries(text) if low <= entry.start < high < entry.stop), None)
+        if last is not None:
+            lines[high : last.stop] = [line for line in lines[high : last.stop] if line.lstrip(_BLANK)[:1] in ("", "#")]
+    return "".join(lines)
 
 
 class Transport(NamedTuple):
@@ -100,16 +109,16 @@ class Transport(NamedTuple):
 def transports(text: str) -> Iterator[Transport]:
     """The ``unix`` services of master.cf."""
     for entry in entries(text):
-        words = entry.text.split(None, 7)
-        if len(words) == 8 and words[1] == "unix":
-            yield Transport(words[0], words[4], dict(_settings(words[7])))
+        columns = entry.text.split(None, 7)
+        if len(columns) == 8 and columns[1] == "unix":
+            yield Transport(columns[0], columns[4], dict(_settings(columns[7])))
 
 
 def _settings(command: str) -> Iterator[tuple[str, str]]:
-    for braced, plain in re.findall(r"-o\s*(?:\{\s*([^{}]*)\}|(\S+))", command):
+    for braced, plain in _OPTION.findall(command):
         name, equals, value = (braced or plain).partition("=")
         if equals:
-            yield name.strip(), " ".join(value.split())
+            yield name.strip(), words(value)
 
 
 def transport_entry(name: str, chroot: str, settings: Mapping[str, str]) -> str:
