@@ -60,13 +60,13 @@ class Draft:
 
     def _credentials(self) -> Iterator[FileState]:
         now, service = text_of(self.host, CREDENTIALS), self.service
-        old = marks.unmute(now, lambda line: True)
+        old = "".join(line[len(marks.MUTED) :] if line.startswith(marks.MUTED) else line for line in marks.lines(now))
         if service is not None and service.host and service.auth_type == "password" and service.password is not None:
             yield self._login(old, service, service.password.reveal())
             return
         text = marks.drop(old, self.name)
         if service is not None and service.host:  # without a login nobody else's may be found
-            text = "".join(_muted(line) for line in files.lines_of(text))
+            text = "".join(_muted(line) for line in marks.lines(text))
         if text != now:
             yield self._state(CREDENTIALS, text, secret=True)
 

@@ -17,7 +17,6 @@ from typing import Callable, NamedTuple
 from .. import marks
 
 CREATED = "# this file was not here before: it goes with this block\n"
-_SPACE = " \t\r\f\v"  # what isspace(3) strips inside a line
 _ASSIGNMENT = re.compile(r"[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)=")
 _DEFINITION = re.compile(r"[ \t]*([A-Za-z]\w*)[ \t]*(==?)[ \t]*(.*)", re.S)
 _NAME = re.compile(r"^remote_smtp_smarthost:[ \t]*\n", re.M)
@@ -47,17 +46,12 @@ class Format(NamedTuple):
     first: bool
 
 
-def lines_of(text: str) -> list[str]:
-    """The lines with their ends. Only a line feed ends one, for Exim and shells alike."""
-    return re.findall(r"[^\n]*\n|[^\n]+", text)
-
-
 # -- update-exim4.conf.conf: sourced by a shell ----------------------------------------------------------------------
 
 
 def shell_entries(text: str) -> Iterator[Entry]:
     """The assignments that stand at the beginning of a line; a quoted value may go on over more lines."""
-    lines = lines_of(text)
+    lines = marks.lines(text)
     number = 0
     while number < len(lines):
         found = _ASSIGNMENT.match(lines[number])
@@ -87,7 +81,7 @@ def shell_values(text: str) -> dict[str, str]:
 
 def macro_entries(text: str) -> Iterator[Entry]:
     """The macro definitions and main options; a backslash at a line's end continues it."""
-    lines = lines_of(text)
+    lines = marks.lines(text)
     number = 0
     while number < len(lines):
         stop = number + 1
@@ -134,7 +128,7 @@ def rewrite(text: str, name: str, wanted: Mapping[str, str], how: Format, note: 
     ours = {entry.key for entry in how.entries(marks.get(text, name) or "")}
     inside = note + "".join(how.line(key, value) for key, value in wanted.items())
     text = marks.put(text, name, inside, how.first) if wanted else marks.drop(text, name)
-    lines = _given_back(lines_of(text), ours - set(wanted), how)
+    lines = _given_back(marks.lines(text), ours - set(wanted), how)
     for start, stop in _outside(lines)[::-1]:
         for entry in list(how.entries("".join(lines[start:stop])))[::-1]:
             if entry.key in wanted:
@@ -159,14 +153,8 @@ def _given_back(lines: list[str], keys: set[str], how: Format) -> list[str]:
 
 def _outside(lines: Sequence[str]) -> list[tuple[int, int]]:
     """The ranges of lines before, between and after our blocks."""
-    edges = [0]
-    for number, line in enumerate(lines):
-        if line.startswith("# BEGIN fleetmail.smtp "):
-            edges.append(number)
-        elif line.startswith("# END fleetmail.smtp "):
-            edges.append(number + 1)
-    edges.append(len(lines))
-    return list(zip(edges[::2], edges[1::2]))
+    edges = [edge for block in marks.ranges("".join(lines)) for edge in block]
+    return list(zip([0, *edges[1::2]], [*edges[::2], len(lines)]))
 
 
 # -- passwd.client ---------------------------------------------------------------------------------------------------
@@ -181,13 +169,13 @@ def credential_entries(text: str) -> Iterator[tuple[str, str, str]]:
     """Key, user name and password of each line, as an lsearch takes it apart."""
     rows: list[str] = []
     for line in text.split("\n"):
-        if line[:1] and line[0] in _SPACE and rows:
+        if line[:1] and line[0] in marks.BLANK and rows:
             rows[-1] += line  # a continuation
-        elif line.strip(_SPACE) and not line.startswith("#"):
+        elif line.strip(marks.BLANK) and not line.startswith("#"):
             rows.append(line)
     for row in rows:
         quoted, plain, data = _KEY_AND_DATA.findall(row)[0]
-        username, _, password = data.strip(_SPACE).partition(":")
+        username, _, password = data.strip(marks.BLANK).partition(":")
         yield (quoted or plain).lower(), username, password
 
 

@@ -30,10 +30,10 @@ def fault(host: Host, split: bool) -> str:
     if generated is None:
         return "(absent)"
     made = files.code(generated.content.decode("utf-8", "surrogateescape"))
-    return "" if made == files.code(_joined(host, split)) else "(stale or edited)"
+    return "" if made == files.code(joined(host, split)) else "(stale or edited)"
 
 
-def _joined(host: Host, split: bool) -> str:
+def joined(host: Host, split: bool) -> str:
     """The sources in the order of update-exim4.conf(8)."""
     if not split:
         return text_of(host, MONOLITHIC_MACROS) + text_of(host, TEMPLATE)

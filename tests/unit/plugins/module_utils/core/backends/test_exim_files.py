@@ -193,7 +193,7 @@ def test_the_generated_file_is_compared_with_its_sources(conf):
     host, split = installed(conf), conf is SPLIT
     host.put(exim.ETC + "/conf.d/main/01_x", "UPEX4CmacrosUPEX4C = 1\n# a comment\n")
     host.put(exim.ETC + "/conf.d/main/ignored.dpkg-old", "bad = 1\n")
-    whole = exim_generated._joined(host, split)
+    whole = exim_generated.joined(host, split)
     assert exim_generated.fault(host, split) == "(absent)"
     host.put(exim.GENERATED, generated(whole))
     assert exim_generated.fault(host, split) == ""
@@ -207,6 +207,6 @@ def test_the_generated_file_is_compared_with_its_sources(conf):
 def test_a_file_with_the_ending_rul_stands_for_its_namesake():
     host = installed(SPLIT)
     host.put(exim.TRANSPORT_FILE + ".rul", TRANSPORT + "  tls_sni = mine\n")
-    assert "tls_sni = mine" in exim_generated._joined(host, True)
-    assert TRANSPORT + "\n" not in exim_generated._joined(host, True)
+    assert "tls_sni = mine" in exim_generated.joined(host, True)
+    assert TRANSPORT + "\n" not in exim_generated.joined(host, True)
     assert Exim(host).wanted_form(service()).get("tls_sni") is None  # the transport sets it by itself
