@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from .backends.base import Backend, Observed
 from .errors import FleetmailError, InvalidService, StepFailed
 from .journal import STATE, interrupted
-from .order import Order
+from .order import Order, certificate_problems
 from .plan import Plan, compare
 from .redaction import Redactor
 from .service import Service, public_view
@@ -61,6 +61,10 @@ class Enforcement:
         backend = self.backend = self.order.settle(self.host, self.check)
         self._recover()
         self._look(backend)
+        if not self.plan.empty and self.wanted is not None:
+            problems = list(certificate_problems(self.wanted.ca_file, self.host))
+            if problems:
+                raise InvalidService(problems)
         if self.check:
             self._verify()
         elif self.plan.empty:

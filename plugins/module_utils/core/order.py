@@ -5,17 +5,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .backends.base import Backend
 from .backends.registry import choose
-from .errors import InvalidService, Problem
-from .service import Service, is_address
+from .errors import HostError, InvalidService, Problem
+from .service import NOT_ONE_LINE, Service, is_address, is_one_line
 
 if TYPE_CHECKING:
     from .port import Host
 
+NO_CERTIFICATE = "holds no certificate in PEM"
 LEVELS = ("none", "connect", "tls", "auth", "recipient")
 
 
@@ -32,7 +34,7 @@ class SendOrder(NamedTuple):
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> SendOrder:
-        known = {key: value for key, value in options.items() if value is not None}
+        known = {key: options[key] for key in cls._fields if options.get(key) is not None}
         return cls(**{**known, "to": tuple(known.get("to", ()))})
 
     def problems(self) -> Iterator[Problem]:
@@ -42,9 +44,11 @@ class SendOrder(NamedTuple):
             for address in addresses:
                 if address and not is_address(address):
                     yield Problem(option, f"'{address}' is not a mail address", "name@example.com")
-        if "\n" in self.subject or "\r" in self.subject:
-            yield Problem("test_send.subject", "has a line break", "one line")
-        if not 1 <= self.timeout <= 3600:
+        if not is_one_line(self.subject):
+            yield Problem("test_send.subject", NOT_ONE_LINE, "remove it")
+        if not is_one_line(re.sub(r"[\r\n\t]", "", self.body)):
+            yield Problem("test_send.body", "contains NUL or another control character", "remove it")
+        if isinstance(self.timeout, bool) or not 1 <= self.timeout <= 3600:
             yield Problem("test_send.timeout", f"{self.timeout} is out of range", "1 to 3600 seconds")
 
 
@@ -59,6 +63,7 @@ class Order(NamedTuple):
     test_send: SendOrder | None = None
     backup: bool = False
     backend_options: Mapping[str, Any] = {}
+    root: str = "/"
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Order:
@@ -74,6 +79,7 @@ class Order(NamedTuple):
             test_send=SendOrder.from_options(send) if send else None,
             backup=bool(options.get("backup")),
             backend_options=options.get("backend_options") or {},
+            root=options.get("root") or "/",
         )
 
     @property
@@ -86,7 +92,7 @@ class Order(NamedTuple):
 
     def settle(self, host: Host, check: bool) -> Backend:
         """The backend that the order goes to. Raises InvalidService with every problem of the whole order."""
-        problems = self.offline()
+        problems = self.offline() + list(_tree_problems(host))
         try:
             backend = choose(self.backend, host)(host, self.backend_options)
         except InvalidService as error:
@@ -100,6 +106,7 @@ class Order(NamedTuple):
         return backend
 
     def _offline(self) -> Iterator[Problem]:
+        yield from root_problems(self.root)
         if not self.present:
             yield from (problem for problem in self.service.problems() if problem.option == "name")
             return
@@ -119,7 +126,7 @@ class Order(NamedTuple):
         installed = not host.live or backend.installed()
         if not installed and not check:
             yield Problem("backend", f"{backend.name} is not installed", "install " + backend.packages)
-        if self.service.ca_file.startswith("/") and (installed or not check):
+        if installed or not check:
             yield from ca_problems(self.service.ca_file, host)
         if self.test_send is not None and self.test_send.via == "mta" and not host.live:
             yield Problem("test_send.via", "nothing runs in the tree that could send", "use via: relay")
@@ -130,18 +137,45 @@ def offline_problems(options: Mapping[str, Any]) -> list[Problem]:
     return Order.from_options(options).offline()
 
 
-def ca_problems(path: str, host: Host) -> Iterator[Problem]:
-    """Is the file there and does it hold certificates in PEM (RFC 7468)?"""
-    import ssl
+def root_problems(root: str) -> Iterator[Problem]:
+    if not is_one_line(root):
+        yield Problem("root", NOT_ONE_LINE, "remove it")
+    elif not root.startswith("/"):
+        yield Problem("root", f"'{root}' is not an absolute path", "the directory of an image or chroot")
 
-    found = host.read(path)
-    if found is None:
-        yield Problem("ca_file", f"{path} is not there", "copy the CA certificate to the host first")
+
+def _tree_problems(host: Host) -> Iterator[Problem]:
+    """Nothing is to be written into what is only a slip of the pen."""
+    if not host.live and host.read("/etc/passwd") is None:
+        yield Problem("root", f"{host.root} has no /etc/passwd", "give the root of a system, as it will be booted")
+
+
+def ca_problems(path: str, host: Host) -> Iterator[Problem]:
+    """Is the file there and does it look like certificates in PEM (RFC 7468)? What is no path was told before."""
+    if not path.startswith("/") or not is_one_line(path):
         return
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=found.content.decode("ascii", "ignore"))
-    except (ssl.SSLError, ValueError):
-        yield Problem("ca_file", f"{path} holds no certificate in PEM", "-----BEGIN CERTIFICATE----- ...")
+        found = host.read(path)
+    except HostError as error:
+        yield Problem("ca_file", f"{path} {error.problems[0].problem}", "a file in PEM")
+        return
+    if found is None:
+        yield Problem("ca_file", f"{path} is not there", "copy the CA certificate to the host first")
+    elif b"-----BEGIN CERTIFICATE-----" not in found.content:
+        yield Problem("ca_file", f"{path} {NO_CERTIFICATE}", "-----BEGIN CERTIFICATE----- ...")
+
+
+def certificate_problems(path: str, host: Host) -> Iterator[Problem]:
+    """Can the certificates be read? Asked only where something is to be done: loading OpenSSL takes its time."""
+    import ssl
+
+    found = host.read(path) if path else None
+    if found is not None:
+        pem = found.content.decode("ascii", "ignore")
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem)
+        except (ssl.SSLError, ValueError):
+            yield Problem("ca_file", f"{path} {NO_CERTIFICATE}", "-----BEGIN CERTIFICATE----- ...")
 
 
 def _once(problems: list[Problem]) -> list[Problem]:

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .errors import FleetmailError, InvalidService, Problem, StepFailed
-from .order import LEVELS, SendOrder, ca_problems
+from .order import LEVELS, SendOrder, ca_problems, certificate_problems
 from .redaction import Redactor
-from .service import Service, is_address
+from .service import NOT_ONE_LINE, Service, is_address, is_one_line
 
 if TYPE_CHECKING:
     from .port import Host
@@ -26,8 +26,7 @@ def offline_problems(options: Mapping[str, Any]) -> list[Problem]:
     problems = [problem for problem in problems if problem.option != "authorization_url"]
     if options.get("verify", "auth") not in LEVELS:
         problems.append(Problem("verify", "is not known", "one of " + ", ".join(LEVELS)))
-    if service.auth_type == "oauth" and not options.get("access_token"):
-        problems.append(Problem("access_token", "is required with auth_type: oauth", "an access token for this relay"))
+    problems += _token_problems(service.auth_type, options.get("access_token") or "")
     recipient = options.get("verify_recipient") or ""
     if options.get("verify") == "recipient" and not recipient:
         problems.append(Problem("verify_recipient", "is required with verify: recipient", "an address to ask for"))
@@ -36,6 +35,15 @@ def offline_problems(options: Mapping[str, Any]) -> list[Problem]:
     if options.get("test_send"):
         problems += SendOrder.from_options(options["test_send"]).problems()
     return problems
+
+
+def _token_problems(auth_type: str, token: str) -> Iterator[Problem]:
+    if auth_type == "oauth" and not token:
+        yield Problem("access_token", "is required with auth_type: oauth", "an access token for this relay")
+    if auth_type != "oauth" and token:
+        yield Problem("access_token", f"is given but auth_type is {auth_type}", "set auth_type: oauth, or leave it out")
+    if not is_one_line(token):
+        yield Problem("access_token", NOT_ONE_LINE, "often a file's last newline: trim it")
 
 
 def check_relay(options: Mapping[str, Any], host: Host, check: bool) -> dict[str, Any]:
@@ -58,8 +66,8 @@ def _service(options: Mapping[str, Any]) -> Service:
 def _check_relay(options: Mapping[str, Any], host: Host, check: bool, result: dict[str, Any]) -> None:
     service = _service(options)
     problems = offline_problems(options)
-    if service.ca_file.startswith("/"):
-        problems += ca_problems(service.ca_file, host)
+    problems += ca_problems(service.ca_file, host)
+    problems = problems or list(certificate_problems(service.ca_file, host))
     if problems:
         raise InvalidService(problems)
     from .probe import probe

@@ -22,8 +22,11 @@ GRANTS = ("authorization_code", "device_code", "client_credentials", "jwt_bearer
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)\Z")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # and halves of characters, which no UTF-8 text has
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+\Z")  # RFC 6749 3.3
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+\Z")  # RFC 5322 3.2.3, dots checked apart
+
+NOT_ONE_LINE = "contains a line break, NUL or other control character"
 
 Problems = Iterator[Problem]
 
@@ -111,6 +114,11 @@ def is_address(text: str) -> bool:
     return bool(at and len(local) <= 64 and _ATOMS.match(local) and dots_fine and is_domain(domain))
 
 
+def is_one_line(text: str) -> bool:
+    """Is it text that can stand in a line: no line break, no NUL, nothing that is not UTF-8?"""
+    return not _CONTROL.search(text)
+
+
 def is_domain(text: str) -> bool:
     """Is it a host or domain name in its ASCII form (RFC 1123 2.1, with the underscore that practice allows)?"""
     name = text[:-1] if text.endswith(".") else text
@@ -128,18 +136,23 @@ def _secret(value: Any) -> Secret | None:
 
 
 def _oauth_client(options: Mapping[str, Any]) -> OAuthClient:
-    scope = options.get("scope") or ()
-    given: list[str] = scope.split() if isinstance(scope, str) else [str(word) for word in scope]
     return OAuthClient(
         authorization_url=options.get("authorization_url") or "",
         token_url=options.get("token_url") or "",
         client_id=options.get("client_id") or "",
         client_secret=_secret(options.get("client_secret")),
-        scope=tuple(given),
+        scope=tuple(_words(options.get("scope") or ())),
         provider=options.get("oauth_provider") or "custom",
         tenant=options.get("oauth_tenant") or "",
         grant=options.get("oauth_grant") or GRANTS[0],
     )
+
+
+def _words(scope: Any) -> list[str]:
+    """The scopes; "", which is none, for what is no text."""
+    if isinstance(scope, str):
+        return scope.split()
+    return [word if isinstance(word, str) else "" for word in scope] if isinstance(scope, (list, tuple)) else [""]
 
 
 def _name(service: Service) -> Problems:
@@ -151,25 +164,26 @@ def _name(service: Service) -> Problems:
 
 def _text(service: Service) -> Problems:
     """Control characters would start a new line in somebody's configuration file or SMTP command."""
-    for option in ("host", "username", "ca_file", "from_address"):
-        if _CONTROL.search(getattr(service, option)):
-            yield Problem(option, "contains a line break, NUL or other control character", "remove it")
-    secrets = {"password": service.password, "client_secret": service.oauth.client_secret}
+    client = service.oauth
+    texts = {option: getattr(service, option) for option in ("host", "username", "ca_file", "from_address")}
+    texts.update(client_id=client.client_id, oauth_provider=client.provider, oauth_tenant=client.tenant)
+    for option, text in texts.items():
+        if not is_one_line(text):
+            yield Problem(option, NOT_ONE_LINE, "remove it")
+    secrets = {"password": service.password, "client_secret": client.client_secret}
     for option, secret in secrets.items():
-        if secret is not None and _CONTROL.search(secret.reveal().replace("\t", "")):
-            yield Problem(
-                option, "contains a line break, NUL or other control character", "often a file's last newline: trim it"
-            )
+        if secret is not None and not is_one_line(secret.reveal().replace("\t", "")):
+            yield Problem(option, NOT_ONE_LINE, "often a file's last newline: trim it")
 
 
 def _relay(service: Service) -> Problems:
     yield from _choice("security", service.security, SECURITIES)
-    if not 1 <= service.port <= 65535:
+    if isinstance(service.port, bool) or not 1 <= service.port <= 65535:
         yield Problem("port", f"{service.port} is not a TCP port", "1 to 65535")
     if not service.host:
         if service.enabled:
             yield Problem("host", "is required while enabled is true", "give the relay's DNS name or IP address")
-    elif not _CONTROL.search(service.host):
+    elif is_one_line(service.host):
         yield from _host(service.host)
 
 
@@ -208,6 +222,8 @@ def _host_hint(host: str) -> str:
 def _credentials(service: Service) -> Problems:
     yield from _choice("auth_type", service.auth_type, AUTH_TYPES)
     given = {"username": bool(service.username), "password": service.password is not None}
+    if service.auth_type not in AUTH_TYPES:
+        return
     if service.auth_type == "none":
         for option in (name for name, is_given in given.items() if is_given):
             yield Problem(option, "is given but auth_type is none", f"set auth_type, or leave {option} out")
@@ -239,7 +255,11 @@ def _oauth(service: Service) -> Problems:
     for option, url in (("authorization_url", client.authorization_url), ("token_url", client.token_url)):
         if url:
             yield from _url(option, url)
-    repeated = sorted({word for word in client.scope if client.scope.count(word) > 1})
+    if client.client_secret is not None and not client.client_secret.reveal():
+        yield Problem("client_secret", "is empty", "is the variable that it comes from defined?")
+    if not all(_SCOPE.match(word) for word in client.scope):
+        yield Problem("scope", "has something that is not a scope", "words of printable ASCII without quotes")
+    repeated = sorted({word for word in client.scope if word and client.scope.count(word) > 1})
     if repeated:
         yield Problem("scope", "names {} twice".format(", ".join(repeated)), "name each scope once")
     if service.auth_type == "oauth" and service.enabled:
@@ -252,7 +272,7 @@ def _url(option: str, url: str) -> Problems:
         host = parts.hostname or ""
     except ValueError:
         host = ""
-    if not host or _CONTROL.search(url) or " " in url:
+    if not host or not is_one_line(url) or " " in url:
         yield Problem(option, "is not an absolute URL", "for example https://login.example.com/token")
     elif parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
         yield Problem(option, "must begin with https://", "secrets travel over it (RFC 6749 3.1, 3.2)")
@@ -272,7 +292,7 @@ def _oauth_complete(client: OAuthClient) -> Problems:
 
 
 def _addresses(service: Service) -> Problems:
-    if service.from_address and not _CONTROL.search(service.from_address) and not is_address(service.from_address):
+    if service.from_address and is_one_line(service.from_address) and not is_address(service.from_address):
         yield Problem("from_address", f"'{service.from_address}' is not a mail address", "name@example.com")
     for sender in service.senders:
         domain = sender[1:] if sender.startswith("@") else sender
@@ -283,9 +303,9 @@ def _addresses(service: Service) -> Problems:
 
 
 def _limits(service: Service) -> Problems:
-    if not 1 <= service.timeout <= 3600:
+    if isinstance(service.timeout, bool) or not 1 <= service.timeout <= 3600:
         yield Problem("timeout", f"{service.timeout} is out of range", "1 to 3600 seconds")
-    if service.ca_file and not service.ca_file.startswith("/") and not _CONTROL.search(service.ca_file):
+    if service.ca_file and not service.ca_file.startswith("/") and is_one_line(service.ca_file):
         yield Problem("ca_file", f"'{service.ca_file}' is not an absolute path", "a path on the host")
 
 

@@ -184,7 +184,7 @@ class Msmtp(Backend):
 
     def desired(self, service: Service | None, name: str, observed: Observed) -> list[FileState]:
         text = text_of(self.host, MAIN)
-        blocks = {one: marks.get(text, one) or "" for one in marks.names(text)}
+        blocks = {one: msmtp_file.definition(marks.get(text, one) or "") for one in marks.names(text)}
         found = msmtp_file.accounts(text)
         patterns = {one: msmtp_file.routes(found, one) for one in blocks}
         if service is None:
@@ -208,7 +208,7 @@ class Msmtp(Backend):
         del blocks[name]
         if blocks:
             return [*slots, self._state(MAIN, msmtp_file.compose(blocks, patterns))]
-        main, *record = (state._replace(secret=True) for state in self.original(MAIN))
+        main, *record = self.original(MAIN)
         return [*record, *slots, main]
 
     def _slot(self, service: Service, account: Account | None) -> str:

@@ -181,6 +181,11 @@ def routes(found: Sequence[Account], name: str) -> list[str]:
     return [one.own.get("from", "") for one in found if ROUTE.search(one.name) and one.name.split("/")[0] == name]
 
 
+def definition(block: str) -> str:
+    """A service's block without ways to any service: those have their own place, and one here was put by hand."""
+    return re.split(r"^[ \t]*account[ \t][^\n]*/", block, maxsplit=1, flags=re.M)[0]
+
+
 def takes_the_rest(block: str) -> bool:
     """Is it the account of mail whose sender no other account is for?"""
     return re.search(r"^account default( :|$)", block, re.M) is not None

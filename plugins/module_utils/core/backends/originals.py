@@ -28,10 +28,10 @@ def given_back(host: Host, path: str) -> list[FileState]:
     """The file as it was, and the record gone; without a record there was no file."""
     found = host.read(original_path(path))
     if found is None:
-        return [FileState(path, None)]
+        return [FileState(path, None, secret=True)]
     kept = json.loads(found.content)
-    gone = FileState(original_path(path), None)
+    gone = FileState(original_path(path), None, secret=True)
     if kept["absent"]:
-        return [FileState(path, None), gone]
+        return [FileState(path, None, secret=True), gone]
     content = base64.b64decode(kept["content"])
     return [FileState(path, content, kept["mode"], kept["owner"], kept["group"], secret=True), gone]
