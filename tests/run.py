@@ -63,7 +63,8 @@ def run_parts(target: str) -> int:
         sanity.link_pythons(pythons)
         chosen = [part for part in all_parts(environment, collection) if target in part.targets]
         print(f"-- prepared in {time.monotonic() - began:.1f} s", flush=True)
-        return parts.run(chosen, variables(environment, pythons))
+        collections = {"ANSIBLE_COLLECTIONS_PATH": str(collection.parents[2])}  # linted playbooks use our modules
+        return parts.run(chosen, variables(environment, pythons) | collections)
 
 
 def all_parts(environment: Path, collection: Path) -> list[Part]:
