@@ -182,8 +182,12 @@ def routes(found: Sequence[Account], name: str) -> list[str]:
 
 
 def definition(block: str) -> str:
-    """A service's block without ways to any service: those have their own place, and one here was put by hand."""
-    return re.split(r"^[ \t]*account[ \t][^\n]*/", block, maxsplit=1, flags=re.M)[0]
+    """A service's block as far as it defines the service's account.
+
+    What stands before that or is a way to a service was put there by hand, and would belong to somebody else's account.
+    """
+    begun = re.search(r"^account [^\n/]*$", block, re.M)
+    return re.split(r"^[ \t]*account[ \t][^\n]*/", block[begun.start() :], maxsplit=1, flags=re.M)[0] if begun else ""
 
 
 def takes_the_rest(block: str) -> bool:
