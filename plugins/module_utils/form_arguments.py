@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
 
-from .core.errors import Problem
+from .core.errors import InvalidService, Problem
+from .core.service import is_one_line
 
 RELAY: dict[str, Any] = {
     "host": {"type": "str"},
@@ -64,25 +66,53 @@ class FormModule(AnsibleModule):
         """``judge``: what the core says, offline, of the arguments that Ansible did not refuse."""
         self._judge = judge
         super().__init__(*arguments, **settings)
+        if not is_one_line(self.params.get("root") or ""):
+            self._refuse([])  # there is no host that could be asked for more
 
     def fail_json(self, msg: str, **result: Any) -> None:
         """Exit with a failure; while the arguments are read, with a ``problems`` list of every refusal."""
         refused = getattr(getattr(self, "validation_result", None), "error_messages", None)
         if refused and "problems" not in result:
-            problems = [_told(message) for message in refused]
-            named = {problem.option for problem in problems}
-            rest = {name: value for name, value in self.params.items() if name not in named}
-            problems += [problem for problem in self._judge(rest) if problem.option not in named]
-            result["problems"] = [problem.as_dict() for problem in problems]
-            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            msg = f"{problems[0]}{more}"
+            self._refuse(list(_refusals(refused, self.validation_result.unsupported_parameters)))
         super().fail_json(msg, **result)
 
+    def _refuse(self, refusals: list[Problem]) -> None:
+        """Exit with these problems and all that the core finds in the rest of the arguments."""
+        named = {problem.option for problem in refusals}
+        rest = [problem for problem in self._judge(_without(self.params, named)) if problem.option not in named]
+        invalid = InvalidService(refusals + rest)
+        super().fail_json(invalid.message, problems=[problem.as_dict() for problem in invalid.problems])
 
-def _told(message: str) -> Problem:
-    """Ansible names the option in its sentence: find it."""
-    found = re.search(r"(?:argument '?|value of |parameters?: |arguments?: )([\w.]+)", message)
-    return Problem(found.group(1) if found else "arguments", message)
+
+def _refusals(messages: list[str], unknown: Iterable[Any]) -> Iterator[Problem]:
+    """Ansible's sentences as problems: each names its option in its own way, some name several, some none."""
+    for name in sorted(one if isinstance(one, str) else ".".join(one) for one in unknown):
+        yield Problem(name, "there is no such option", "check its spelling")
+    told = [(message, *_named(message)) for message in messages if "Supported parameters include" not in message]
+    seen: set[str] = set()
+    for message, inside, names in told:
+        for name in names or ([] if any(others for _, _, others in told) else ["arguments"]):
+            if inside + name not in seen:
+                seen.add(inside + name)
+                yield Problem(inside + name, message)
+
+
+def _named(message: str) -> tuple[str, list[str]]:
+    """The option with options of its own that a sentence speaks of, as ``test_send.``, and the options in it."""
+    inside = re.search(r" found in '?(\w+)", message)
+    begin = "missing required arguments: |argument '|value of '?|Elements value for option '"
+    found = re.match(f"(?:{begin})(.*)", message)
+    names = re.match(r"\w+(?:, \w+)*", found.group(1)) if found else None
+    return inside.group(1) + "." if inside else "", names.group().split(", ") if names else []
+
+
+def _without(parameters: dict[str, Any], named: set[str]) -> dict[str, Any]:
+    """The parameters that were not refused, nor anything in them."""
+    kept = {name: value for name, value in parameters.items() if name not in named}
+    for name, value in kept.items():
+        if isinstance(value, dict):
+            kept[name] = {key: inner for key, inner in value.items() if f"{name}.{key}" not in named}
+    return kept
 
 
 def secrets_of(parameters: dict[str, Any]) -> list[str]:
@@ -92,20 +122,24 @@ def secrets_of(parameters: dict[str, Any]) -> list[str]:
 def run(module: AnsibleModule, work: Callable[[], dict[str, Any]]) -> None:
     """Do the work and leave with its result; an error that nobody foresaw shows where it was, never its text."""
     _register(secrets_of(module.params))
+    result = _done(work)
+    for warning in result.pop("warnings", []):  # Ansible puts them back under that name
+        module.warn(warning)
+    if result.get("failed"):
+        module.fail_json(**result)  # outside of any `except`, or Ansible shows the error with its text
+    module.exit_json(**result)
+
+
+def _done(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
-        result = work()
+        return work()
     except Exception as error:  # the text of an unknown exception may hold a secret
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
         place = "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-        module.fail_json(f"internal error ({type(error).__name__}) at {place}: please report it", problems=[])
-        return
-    for warning in result.pop("warnings", []):  # Ansible puts them back under that name
-        module.warn(warning)
-    if result.get("failed"):
-        module.fail_json(**result)
-    module.exit_json(**result)
+        message = f"internal error ({type(error).__name__}) at {place}: please report it"
+        return {"failed": True, "msg": message, "problems": []}
 
 
 def _register(secrets: list[str]) -> None:

@@ -315,8 +315,7 @@ def main() -> None:
         "backend_options": {"type": "dict"},
     }
     module = FormModule(argument_spec=arguments, supports_check_mode=True, judge=offline_problems)
-    host = AnsibleHost(module, module.params["root"])
-    run(module, lambda: enforce(module.params, host, module.check_mode))
+    run(module, lambda: enforce(module.params, AnsibleHost(module, module.params["root"]), module.check_mode))
 
 
 if __name__ == "__main__":

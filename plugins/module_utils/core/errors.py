@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+LONGEST = 1000
+
 
 class Problem(NamedTuple):
     """One thing that is wrong: the option (or file) it is about, what is wrong with it, and the way out."""
@@ -17,10 +19,16 @@ class Problem(NamedTuple):
     hint: str = ""
 
     def as_dict(self) -> dict[str, str]:
-        return {"option": self.option, "problem": self.problem, "hint": self.hint}
+        return {"option": _shown(self.option), "problem": _shown(self.problem), "hint": _shown(self.hint)}
 
     def __str__(self) -> str:
-        return "{}: {}{}".format(self.option, self.problem, f" ({self.hint})" if self.hint else "")
+        return _shown("{}: {}{}".format(self.option, self.problem, f" ({self.hint})" if self.hint else ""))
+
+
+def _shown(text: str) -> str:
+    """One line, and not a long one, whatever was quoted in it."""
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    return text if len(text) <= LONGEST else text[:LONGEST] + "..."
 
 
 class FleetmailError(Exception):

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import quote, quote_plus
 
 MASK = "********"
 SHORTEST = 4  # replacing shorter ones would destroy text and hide nothing that cannot be guessed
+BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_=")
 
 
 class Secret:
@@ -41,22 +43,40 @@ class Secret:
         raise TypeError("a secret is not serialized")
 
 
+def raw_bytes(secret: str) -> bytes:
+    """Its bytes, also where it is no text: read from a file in another encoding, or halves of characters."""
+    try:
+        return secret.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return secret.encode("utf-8", "surrogatepass")
+
+
 def forms(secret: str) -> Iterator[str]:
-    """Yield the spellings in which mail software, JSON, URLs and SASL repeat a secret."""
+    """Yield the spellings in which mail software, JSON, URLs, Python and SASL repeat a secret."""
+    raw = raw_bytes(secret)
     yield secret
     yield secret.strip()
+    yield raw.decode("utf-8", "replace")
     yield json.dumps(secret)[1:-1]
     yield json.dumps(secret, ensure_ascii=False)[1:-1]
-    yield repr(secret)[1:-1]
-    yield quote(secret, safe="")
-    yield quote_plus(secret)
+    for shown in (repr, ascii):
+        yield shown(secret)[1:-1]
+        yield shown('"' + secret)[2:-1]  # as where both kinds of quotes are in the whole text
+    yield repr(raw)[2:-1]
+    yield repr(b'"' + raw)[3:-1]
     yield "".join(c if c.isalnum() else "\\" + c for c in secret)
-    raw = secret.encode("utf-8", "surrogateescape")
-    yield base64.b64encode(raw).decode()
-    yield base64.urlsafe_b64encode(raw).decode()
-    for lead in range(3):  # inside a longer base64 text a secret starts at one of three phases
-        middle = base64.b64encode(b"\0" * lead + raw).decode()[(lead * 8 + 5) // 6 :]
-        yield middle.rstrip("=")[:-1]
+    for quoted in (quote(raw), quote(raw, safe=""), quote_plus(raw)):
+        yield quoted
+        yield re.sub("%..", lambda found: found.group().lower(), quoted)
+
+
+def base64_forms(secret: str) -> Iterator[str]:
+    """Yield what a base64 text that has the secret somewhere in it must contain: it starts at one of three phases."""
+    raw = raw_bytes(secret)
+    for lead in range(3):
+        first, last = (lead * 8 + 5) // 6, (lead + len(raw)) * 8 // 6  # characters that nothing else has a part in
+        for code in (base64.b64encode, base64.urlsafe_b64encode):
+            yield code(b"\0" * lead + raw).decode()[first:last]
 
 
 class Redactor:
@@ -64,6 +84,7 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._forms: set[str] = set()
+        self._base64: set[str] = set()
         for secret in secrets:
             self.learn(secret)
 
@@ -71,19 +92,42 @@ class Redactor:
         """From now on ``secret`` is masked, in all of its spellings."""
         if len(secret) >= SHORTEST:
             self._forms.update(form for form in forms(secret) if len(form) >= SHORTEST)
+            self._base64.update(form for form in base64_forms(secret) if len(form) >= SHORTEST)
 
     def text(self, text: str) -> str:
-        for form in sorted(self._forms, key=len, reverse=True):
-            if form in text:
-                text = text.replace(form, MASK)
-        return text
+        """The text with a mask for each stretch that shows something of a secret."""
+        spans = [span for form in self._forms if form in text for span in _places(form, text)]
+        spans += [_word(span, text) for form in self._base64 if form in text for span in _places(form, text)]
+        done, told = 0, ""
+        for start, end in sorted(spans):
+            if start >= done:
+                told += text[done:start] + MASK
+            done = max(done, end)
+        return told + text[done:]
 
     def data(self, value: Any) -> Any:
-        """The same nested lists and dicts with every string (keys too) masked."""
+        """The same nested lists and dicts with every string masked; keys are our own words."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, dict):
-            return {self.data(key): self.data(item) for key, item in value.items()}
+            return {key: self.data(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [self.data(item) for item in value]
         return value
+
+
+def _places(form: str, text: str) -> Iterator[tuple[int, int]]:
+    start = text.find(form)
+    while start >= 0:
+        yield start, start + len(form)
+        start = text.find(form, start + 1)
+
+
+def _word(span: tuple[int, int], text: str) -> tuple[int, int]:
+    """All of a base64 text, for beside the span it shows parts of the first and last byte."""
+    start, end = span
+    while start and text[start - 1] in BASE64:
+        start -= 1
+    while end < len(text) and text[end] in BASE64:
+        end += 1
+    return start, end
