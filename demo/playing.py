@@ -85,7 +85,7 @@ def run(command: list[str], folder: Path, environment: Mapping[str, str]) -> tup
         start_new_session=True,
     ) as process:
         try:
-            output, _ = process.communicate(timeout=LIMIT)
+            output = process.communicate(timeout=LIMIT)[0]
         finally:
             if process.poll() is None:
                 _end(process)
@@ -105,19 +105,19 @@ def trim(output: str, order: tuple[str, ...]) -> list[str]:
     shown = []
     *tasks, last = re.split(r"(?m)^(?=TASK \[)", output.partition("\nPLAY RECAP")[0])[1:] or [""]
     for task in (*tasks, last):
-        head, _, body = task.partition("\n")
+        head, *body = task.split("\n")
         hosts = dict(_hosts(body))
         if task is last or any(not lines[-1].startswith("ok") for lines in hosts.values()):
             shown += [head.rstrip(" *"), *(line for host in order for line in hosts.get(host, ()))]
     return shown
 
 
-def _hosts(body: str) -> Iterator[tuple[str, list[str]]]:
+def _hosts(body: list[str]) -> Iterator[tuple[str, list[str]]]:
     """Take a task's output apart: what is said of each host, without what is said around it."""
     host = state = ""
     lines: list[str] = []
     before: list[str] = []  # a host's difference comes before its status
-    for line in body.split("\n"):
+    for line in body:
         status = _STATUS.match(line)
         if status:
             if host:

@@ -65,7 +65,7 @@ class Newcomer:
 
     def run(self) -> tuple[int, str]:
         with self.demo() as process:
-            output, _ = process.communicate(timeout=LIMIT)
+            output = process.communicate(timeout=LIMIT)[0]
         return process.returncode, output
 
     def state(self) -> dict[str, tuple[int, str]]:
@@ -121,7 +121,7 @@ def test_ends_cleanly_when_interrupted(newcomer: Newcomer) -> None:
                 break
         time.sleep(1)  # until Ansible has workers of its own
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=30)
+        output = process.communicate(timeout=30)[0]
     assert process.returncode == 130
     assert "Stopped." in output
     assert not newcomer.listening()
