@@ -1,5 +1,3 @@
-# -*- coding: utf-8 -*-
-
 # Copyright: fleetmail.smtp contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-FileCopyrightText: fleetmail.smtp contributors
@@ -11,11 +9,15 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
+    # So far these options are checked and nothing more: O(auth_type=oauth) is refused.
     DOCUMENTATION = r"""
 options:
   authorization_url:
     description:
-      - The authorization server's authorization endpoint. It must begin with V(https://), except on a loopback address.
+      - The authorization server's authorization endpoint. It must begin with V(https://), except on a loopback
+        address.
+      - This and the other options of the OAuth client are checked and not used in this version, because
+        O(auth_type=oauth) is refused. Nothing of them is stored on the host.
     type: str
   token_url:
     description:
@@ -31,11 +33,11 @@ options:
     type: str
   scope:
     description:
-      - The scopes to ask for, as one string with spaces or as a list.
+      - The scopes to ask for, as one string with spaces or as a list. Each is named once.
     type: raw
   oauth_provider:
     description:
-      - V(custom) takes the URLs and the scope from the options. Another name fills them in from the table of providers.
+      - The name of the provider. V(custom) is the default because the URLs then are those of the options.
     type: str
     default: custom
   oauth_tenant:
