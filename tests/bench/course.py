@@ -17,8 +17,9 @@ from bench.measure import Bench
 from bench.payload import Payload, payloads
 
 ROUNDS = {1: 5, 10: 3, 100: 2}  # the fleet's size, at least -> how often each run is repeated
-BY_MODULE = {"ansible.builtin.ping": "ping", "smtp_service": "smtp_service", "smtp_probe": "send_probe"}
-THEIRS_BY_MODULE = {"community.general.mail": "send_mail"}
+# the payloads to look at: module -> the play that runs it
+OFFLINE = {"ansible.builtin.ping": "ping", "smtp_service": "smtp_service"}
+SENDING_MODULES = {"smtp_probe": "send_probe", "community.general.mail": "send_mail"}
 
 
 class Plan(NamedTuple):
@@ -34,9 +35,9 @@ class Plan(NamedTuple):
 
     def rounds_at(self, size: int) -> int:
         """How often a run is repeated on such a fleet."""
-        if self.quick:
-            return 1
-        return self.rounds or next((rounds for at, rounds in sorted(ROUNDS.items())[::-1] if size >= at), 1)
+        if self.rounds or self.quick:
+            return self.rounds or 1
+        return next((rounds for at, rounds in sorted(ROUNDS.items())[::-1] if size >= at), 1)
 
 
 class Course:
@@ -99,8 +100,11 @@ class Course:
                     raise Disagreement(f"{host.name}: {len(relay.messages())} mails arrived")
 
     def _weigh(self, fleet: Fleet) -> None:
+        if self.plan.quick:
+            self.payloads = payloads(self.bench, fleet, OFFLINE)
+            return
         with fleet.relays():
-            self.payloads = payloads(self.bench, fleet, BY_MODULE | ({} if self.plan.quick else THEIRS_BY_MODULE))
+            self.payloads = payloads(self.bench, fleet, OFFLINE | SENDING_MODULES)
 
     def _sample(self, contender: Contender, run: Run, fleet: Fleet) -> None:
         sample = self.bench.play(contender.play, fleet, run.arguments, run.changes)
