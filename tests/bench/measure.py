@@ -95,7 +95,7 @@ def timed(command: list[str], environment: Mapping[str, str]) -> tuple[Sample, i
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment
         )
-        _, status, used = os.wait4(process.pid, 0)
+        _pid, status, used = os.wait4(process.pid, 0)
         wall = time.monotonic() - began
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)

@@ -27,7 +27,7 @@ import json, os, subprocess, sys, time
 null = subprocess.DEVNULL
 repeats, commands = json.loads(sys.argv[1])
 best = [[9e9, 9e9] for _ in commands]
-for _ in range(repeats):
+for _attempt in range(repeats):
     for least, command in zip(best, commands):
         began = time.perf_counter()
         process = subprocess.Popen(command, stdin=null, stdout=null, stderr=null)
@@ -93,7 +93,7 @@ def _imports(host: Tree) -> Iterator[str]:
 def _imported(host: Tree, name: str) -> list[Imported]:
     """The least of three for each module."""
     least: dict[str, float] = {}
-    for _ in range(3):
+    for _attempt in range(3):
         said = host.run(["python3", "-X", "importtime", f"{PLACE}/{name}.py"]).stderr.decode()
         for micro, module in _IMPORT.findall(said):
             least[module] = min(least.get(module, 9e9), int(micro) / 1000)
