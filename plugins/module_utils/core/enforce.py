@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -67,14 +68,16 @@ class Enforcement:
                 raise InvalidService(problems)
         if self.check:
             self._verify()
-        elif self.plan.empty:
-            self._verify()
-            self._send(changed=False)
-        else:
+            return
+        if not self.plan.empty:
             self.host.make_directory(STATE, 0o700, "root", "root")
             with self.host.locked(STATE):
                 self._look(backend)  # another run may have been at work until now
-                self._apply(backend)
+                if not self.plan.empty:
+                    self._apply(backend)
+                    return
+        self._verify()
+        self._send(changed=False)
 
     @property
     def wanted(self) -> Service | None:
@@ -121,25 +124,31 @@ class Enforcement:
 
         transaction = Transaction(self.host, backend, self.plan)
         before = self.observed
-        mark = self.host.log_mark(backend.logs) if self.host.live else {}
-
-        def activate() -> None:
-            if self.host.live:
-                backend.activate(before, self.wanted)
-
-        def judge() -> None:
-            self._judge(backend, mark)
-
-        steps: list[Callable[[], None]] = [activate, judge, self._verify, lambda: self._send(changed=True)]
         try:
-            transaction.apply(before, steps, self.order.backup)
-        finally:
+            transaction.apply(before, self._steps(backend, before), self.order.backup)
+        except FleetmailError:
             self.rolled_back = transaction.undone
+            self.kept = transaction.switched and not transaction.undone
+            with contextlib.suppress(FleetmailError):  # the failure that led here is the one to tell
+                self.observed = self._read(backend)
+            raise
+        finally:
             self.warnings += transaction.warnings
             self.backups = transaction.backups
         self.kept = True
-        if self.host.live:
-            backend.settle(before, self.wanted)
+        try:
+            if self.host.live:
+                backend.settle(before, self.wanted)
+        except FleetmailError as error:
+            self.warnings.append(f"done, but {error}")
+
+    def _steps(self, backend: Backend, before: Observed) -> list[Callable[[], None]]:
+        """What has to succeed for the new state to be kept."""
+        prove = [self._verify, lambda: self._send(changed=True)]
+        if not self.host.live:
+            return [lambda: self._judge(backend, {}), *prove]
+        mark = self.host.log_mark(backend.logs)
+        return [lambda: backend.activate(before, self.wanted), lambda: self._judge(backend, mark), *prove]
 
     def _judge(self, backend: Backend, mark: dict[str, Any]) -> None:
         """Is the effective state what was wanted, does the software live, is its log clean?"""
@@ -152,10 +161,8 @@ class Enforcement:
         left = compare(self._wanted_form(backend), self.observed, [], self.host)
         if self.wanted is not None and left.drift:
             what = ", ".join(drift.field for drift in left.drift)
-            told = f"{what} did not become effective"
-            for override in self.observed.overrides:
-                told += f"; {override}"
-            raise StepFailed("effective", told, "something overrides it, see the problems", left.drift[0].field)
+            told = "; ".join([f"{what} did not become effective", *map(str, self.observed.overrides)])
+            raise StepFailed("effective", told, "find what overrides it", left.drift[0].field)
 
     def _wait_for_life(self, backend: Backend) -> None:
         import time
@@ -170,11 +177,16 @@ class Enforcement:
     def _verify(self) -> None:
         if self.order.verify == "none":
             return
+        ca_file = self.order.service.ca_file
+        if self.check and ca_file and not self.host.exists(ca_file):
+            self.verification = {"level": self.order.verify, "reached": "none", "ok": False, "steps": []}
+            self.warnings.append(f"the relay was not probed: {ca_file} is not there yet")
+            return
         from .proof import verify
 
         self.verification, problem = verify(self.order, self.host.root)
         if problem is not None:
-            raise StepFailed("verify", problem, option="verify")
+            raise _refused("verify", problem)
 
     def _send(self, changed: bool) -> None:
         order = self.order.test_send
@@ -188,7 +200,7 @@ class Enforcement:
 
         self.sent = test_send(self.order.service, order, self.backend, self.host.root)
         if "problem" in self.sent:
-            raise StepFailed("test send", self.sent.pop("problem"), option="test_send")
+            raise _refused("test_send", self.sent.pop("problem"))
 
     # -- telling -----------------------------------------------------------------------------------------------------
 
@@ -206,20 +218,27 @@ class Enforcement:
             "actions": list(self.backend.actions) if self.backend else [],
             "rolled_back": self.rolled_back,
             "backup_files": self.backups,
-            "warnings": self.warnings + self.observed.warnings,
+            "warnings": self._warnings(),
         }
         if self.verification is not None:
             result["verification"] = self.verification
         if self.order.test_send is not None:
-            result["test_send"] = self.sent or {"sent": False, "skipped": "check mode" if self.check else "not reached"}
+            why = "check mode" if self.check else "not reached"
+            result["test_send"] = self.sent or {"sent": False, "via": self.order.test_send.via, "skipped": why}
         if not self.plan.empty:
             from .difference import difference
 
             result["diff"] = difference(self._head(), self.plan)
         if self.failure is not None:
-            result.update(failed=True, changed=False, msg=self.failure.message)
+            result.update(failed=True, changed=self.kept, msg=self.failure.message)
             result["problems"] = [problem.as_dict() for problem in self._problems(self.failure)]
         told: dict[str, Any] = _printable(self.redactor.data(result))
+        return told
+
+    def _warnings(self) -> list[str]:
+        told = self.warnings + self.observed.warnings
+        if self.failure is None and self.plan.drift:
+            told += [str(one) for one in self.observed.overrides]
         return told
 
     def _problems(self, failure: FleetmailError) -> list[Any]:
@@ -235,6 +254,12 @@ class Enforcement:
             return view
         view.update(backend=self.backend.name, state="present" if self.observed.managed else "absent")
         return {**view, **public_view(self.observed.form)}
+
+
+def _refused(option: str, sentence: str) -> StepFailed:
+    """The relay's no: what is wrong, and after the colon the way out."""
+    what, _colon, way_out = sentence.partition(": ")
+    return StepFailed(option, what, way_out)
 
 
 def _printable(value: Any) -> Any:

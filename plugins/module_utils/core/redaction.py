@@ -79,6 +79,9 @@ def base64_forms(secret: str) -> Iterator[str]:
             yield code(b"\0" * lead + raw).decode()[first:last]
 
 
+OUR_WORDS = frozenset(("field", "path", "option", "level", "reached", "state", "backend", "action", "via"))
+
+
 class Redactor:
     """Replaces every known secret in text and in nested plain data."""
 
@@ -106,11 +109,11 @@ class Redactor:
         return told + text[done:]
 
     def data(self, value: Any) -> Any:
-        """The same nested lists and dicts with every string masked; keys are our own words."""
+        """The same nested lists and dicts with every string masked, but for our own words: a weak password may be one."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, dict):
-            return {key: self.data(item) for key, item in value.items()}
+            return {key: item if key in OUR_WORDS else self.data(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [self.data(item) for item in value]
         return value

@@ -125,8 +125,6 @@ class Msmtp(Backend):
         text = text_of(self.host, MAIN)
         observed = Observed({}, managed=name in marks.names(text), warnings=list(self._user_files()))
         observed.secrets = list(msmtp_file.secrets(text))
-        if not self.host.live and not self.installed():
-            observed.warnings.append("msmtp is not in the tree: judged by our own rules alone")
         if not text.strip():
             return observed
         found = msmtp_file.accounts(text)

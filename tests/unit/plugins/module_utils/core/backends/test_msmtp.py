@@ -636,7 +636,7 @@ def test_files_of_users_are_reported():
     )
     host = tree(**{"/etc/passwd": passwd, "/root/.msmtprc": "", "/home/ann/.config/msmtp/config": ""})
     about = [warning.split()[0] for warning in Msmtp(host).read("default").warnings]
-    assert about == ["/root/.msmtprc", "/home/ann/.config/msmtp/config", "msmtp"]
+    assert about == ["/root/.msmtprc", "/home/ann/.config/msmtp/config"]
 
 
 # -- judging and sending ---------------------------------------------------------------------------------------------
