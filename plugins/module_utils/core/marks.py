@@ -52,6 +52,17 @@ def ranges(text: str) -> list[tuple[int, int]]:
     return [(text.count("\n", 0, block.start), text.count("\n", 0, block.stop) + 1) for block in _blocks(text)]
 
 
+def tidy(text: str) -> tuple[str, set[str]]:
+    """The text without marks whose other half is gone, and the names on them."""
+    blocks, torn = list(_blocks(text)), set()
+    whole = {place for block in blocks for place in (block.start, block.stop)}
+    for mark in sorted([*_BEGIN.finditer(text), *_END.finditer(text)], key=lambda found: -found.start()):
+        if mark.start() not in whole:
+            torn.add(mark.group(1))
+            text = text[: mark.start()] + text[mark.end() :]
+    return text, torn
+
+
 def names(text: str) -> list[str]:
     """The services that have a block in the text, in order."""
     return list(dict.fromkeys(block.name for block in _blocks(text)))

@@ -19,14 +19,13 @@ from ..errors import Problem, StepFailed
 from ..redaction import Secret
 from ..service import Service
 from .base import Backend, Capabilities, FileState, Observed, Option, Rule, Submission, raw, text_of
-from .postfix_files import SHARED, main_cf_values, seconds, split_nexthop, transports
+from .postfix_files import FILES, SHARED, main_cf_values, seconds, split_nexthop, transports
 
 if TYPE_CHECKING:
     from ..port import Host
 
 MAIN = "/etc/postfix/main.cf"
 MASTER = "/etc/postfix/master.cf"
-FILES = "/etc/postfix/fleetmail-"
 CA_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -164,8 +163,9 @@ class Postfix(Backend):
     def _ca_file(self, settings: Mapping[str, str]) -> str | None:
         """What is trusted: empty for the system's own store; None for nothing at all."""
         file, directory = settings["smtp_tls_CAfile"], settings["smtp_tls_CApath"]
-        if directory in ("", "/etc/ssl/certs"):
-            return "" if file == system_bundle(self.host) or (directory and not file) else file or None
+        systems = file in ("", system_bundle(self.host))
+        if directory in ("", "/etc/ssl/certs") and systems:
+            return "" if file or directory else None
         return f"{file} {directory}".strip()
 
     def _credentials(self, found: Effective, observed: Observed) -> dict[str, Any]:
@@ -181,7 +181,7 @@ class Postfix(Backend):
         entries = self._look_up(maps, keys)
         entry = next((entries[key] for key in keys if key in entries), "")
         if path and (not source or entries != source):
-            state = "without its source" if not source else "not as its source says" if entries else "not compiled"
+            state = "without its source" if not source else "stale" if entries else "not compiled"
             observed.faults.append((f"password map {path}", state, "compiled from its source"))
         if ":" in entry:
             form["username"], password = entry.split(":", 1)

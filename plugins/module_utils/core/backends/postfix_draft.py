@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .. import marks
 from ..service import Service
 from .base import FileState, Observed, raw, text_of
-from .postfix import FILES, MAIN, MASTER, UNTOLD, Effective, from_address, is_ip, map_path, sender_keys, system_bundle
-from .postfix_files import SHARED, main_cf_values, nexthop, rewrite_main_cf, transport_entry
+from .postfix import MAIN, MASTER, UNTOLD, Effective, from_address, is_ip, map_path, sender_keys, system_bundle
+from .postfix_files import FILES, SHARED, main_cf_values, nexthop, rewrite_main_cf, tidy, transport_entry, transports
 
 if TYPE_CHECKING:
     from ..port import Host
@@ -48,7 +48,7 @@ class Draft:
         # absent, and nothing takes all mail by that name: if there is anything of it, it is an agent
         self.own_agent = bool(service.senders) if service else marks.get(self.main, name) is None
         # main.cf as it would be without us
-        self.theirs = main_cf_values(marks.unmute(marks.outside(self.main), lambda line: True))
+        self.theirs = main_cf_values(marks.unmute(marks.outside(tidy(self.main)), lambda line: True))
 
     def files(self) -> list[FileState]:
         """In the order of writing: maps, then master.cf, then main.cf, whose rename is the switch; then removals."""
@@ -69,10 +69,15 @@ class Draft:
         """Tell of settings that were changed by hand and that no field of the form tells of."""
         found, form = self.found.settings, self.observed.form
         told = {what for what, _is, _should in self.observed.faults}
+        block = main_cf_values(marks.get(self.main, self.name) or "")
+        for agent in transports(marks.get(self.master, self.name) or ""):
+            block.update(agent.settings)
         for key, field in UNTOLD.items():
             if key in told or wanted.get(key, found[key]) == found[key]:
                 continue
-            if not field or form.get(field) == getattr(self.service, field):
+            # is it a consequence of another field's change? Most of them we never set to anything else
+            follows = field and (key not in block or field in ("host", "timeout"))
+            if not follows or form.get(field) == getattr(self.service, field):
                 self.observed.faults.append((key, found[key], wanted[key]))
 
     # -- slots: a new generation is written beside the one in use ------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from .. import marks
 
+FILES = "/etc/postfix/fleetmail-"  # what our lookup tables' names begin with
 SHARED = "-shared"  # the block of what all services share; no service can have that name
 _PARAMETER = re.compile(r"\s*([A-Za-z0-9_]+)\s*=", re.ASCII)
 _BLANK = marks.BLANK + "\n"
@@ -25,6 +26,12 @@ class Entry(NamedTuple):
     start: int
     stop: int
     text: str
+
+    @property
+    def setting(self) -> tuple[str, str]:
+        """The parameter that it sets and its value; empty when it sets none."""
+        name = parameter(self.text)
+        return name, words(self.text.split("=", 1)[1]) if name else ""
 
 
 def entries(text: str) -> Iterator[Entry]:
@@ -51,12 +58,7 @@ def parameter(text: str) -> str:
 
 def main_cf_values(text: str) -> dict[str, str]:
     """What main.cf sets, the last one wins, nothing expanded: for a tree where Postfix itself is not there."""
-    values: dict[str, str] = {}
-    for entry in entries(text):
-        name = parameter(entry.text)
-        if name:
-            values[name] = words(entry.text.split("=", 1)[1])
-    return values
+    return {name: value for name, value in (entry.setting for entry in entries(text)) if name}
 
 
 def words(text: str) -> str:
@@ -67,34 +69,38 @@ def words(text: str) -> str:
 def rewrite_main_cf(text: str, block: str, wanted: Mapping[str, str]) -> str:
     """main.cf with our block holding exactly ``wanted`` (empty: no block).
 
-    A line elsewhere that sets one of them is muted when it was there before us, and dropped when it came after: then it
-    is a change by hand. Muted lines come back when we no longer set their parameter.
+    Lines elsewhere that set one of them are muted, and come back when we no longer set their parameter. What is left of
+    a torn block of ours goes, and so does a line that is muted already.
     """
-    text = _without_strays(text)
+    torn = block in marks.tidy(text)[1]
+    text = tidy(text)
     ours = set(main_cf_values(marks.get(text, block) or ""))
     inside = "".join(f"{name} = {value}\n".replace(" \n", "\n") for name, value in wanted.items())
     text = marks.put(text, block, inside) if wanted else marks.drop(text, block)
     set_elsewhere = {name for other in marks.names(text) for name in main_cf_values(marks.get(text, other) or "")}
     text = marks.unmute(text, lambda line: parameter(line) in ours and parameter(line) not in set_elsewhere)
-    protected = marks.ranges(text)
-    rivals = [
-        (entry, parameter(entry.text))
-        for entry in entries(text)
-        if parameter(entry.text) in wanted and not any(low <= entry.start < high for low, high in protected)
-    ]
     lines = marks.lines(text)
-    for entry, name in rivals[::-1]:
-        lines[entry.start : entry.stop] = [] if name in ours else marks.mute(lines[entry.start : entry.stop])
+    protected = marks.ranges(text)
+    for entry in list(entries(text))[::-1]:
+        name, value = entry.setting
+        if name in wanted and not any(low <= entry.start < high for low, high in protected):
+            muted = marks.mute(lines[entry.start : entry.stop])
+            again = "".join(muted).rstrip("\n") + "\n" in text
+            gone = again or FILES in value or (torn and value == wanted[name])
+            lines[entry.start : entry.stop] = [] if gone else muted
     return "".join(lines)
 
 
-def _without_strays(text: str) -> str:
-    """Lines after a block of ours that would continue its last parameter: nobody can have meant that."""
+def tidy(text: str) -> str:
+    """main.cf without torn marks of ours, and without lines after a block that would continue its last parameter."""
+    text, _torn = marks.tidy(text)
     lines = marks.lines(text)
-    for low, high in marks.ranges(text)[::-1]:
-        last = next((entry for entry in entries(text) if low <= entry.start < high < entry.stop), None)
-        if last is not None:
-            lines[high : last.stop] = [line for line in lines[high : last.stop] if line.lstrip(_BLANK)[:1] in ("", "#")]
+    for _low, high in marks.ranges(text)[::-1]:
+        for number in range(high, len(lines)):
+            if lines[number].lstrip(_BLANK)[:1] not in ("", "#"):
+                if lines[number][0] not in _BLANK:
+                    break
+                lines[number] = ""  # nobody can have meant that
     return "".join(lines)
 
 
