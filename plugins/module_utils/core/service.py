@@ -23,6 +23,7 @@ GRANTS = ("authorization_code", "device_code", "client_credentials", "jwt_bearer
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # and halves of characters, which no UTF-8 text has
+_HALF = re.compile("[\ud800-\udfff]")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+\Z")  # RFC 6749 3.3
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+\Z")  # RFC 5322 3.2.3, dots checked apart
 
@@ -78,11 +79,11 @@ class Service(NamedTuple):
     @classmethod
     def read(cls, options: Mapping[str, Any]) -> Service:
         """Build it without judging it."""
-        known = {name: options[name] for name in cls._fields if options.get(name) is not None}
+        known = {name: _whole(options[name]) for name in cls._fields if options.get(name) is not None}
         known["security"] = known.get("security", "none")
         known["port"] = known.get("port", PORTS.get(known["security"], 25))
         known["host"] = _bare_host(known.get("host", ""))
-        known["senders"] = tuple(sender.lower() for sender in known.get("senders", ()))
+        known["senders"] = tuple(_whole(sender).lower() for sender in known.get("senders", ()))
         known["password"] = _secret(options.get("password"))
         known["oauth"] = _oauth_client(options)
         return cls(**known)
@@ -125,25 +126,32 @@ def is_domain(text: str) -> bool:
     return len(name) <= 253 and bool(name) and all(_LABEL.match(label) for label in name.split("."))
 
 
+def _whole(value: Any) -> Any:
+    """Half a character, which no encoding has, becomes a NUL: that is refused everywhere, and breaks nothing before."""
+    return _HALF.sub("\0", value) if isinstance(value, str) else value
+
+
 def _bare_host(host: str) -> str:
-    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if host.startswith("[") and host.endswith("]"):
+        return host[1:-1]
+    return host[:-1] if host.endswith(".") else host  # mail software takes the final dot for a part of the name
 
 
 def _secret(value: Any) -> Secret | None:
     if value is None or isinstance(value, Secret):
         return value
-    return Secret(str(value))
+    return Secret(_whole(str(value)))
 
 
 def _oauth_client(options: Mapping[str, Any]) -> OAuthClient:
     return OAuthClient(
-        authorization_url=options.get("authorization_url") or "",
-        token_url=options.get("token_url") or "",
-        client_id=options.get("client_id") or "",
+        authorization_url=_whole(options.get("authorization_url") or ""),
+        token_url=_whole(options.get("token_url") or ""),
+        client_id=_whole(options.get("client_id") or ""),
         client_secret=_secret(options.get("client_secret")),
         scope=tuple(_words(options.get("scope") or ())),
-        provider=options.get("oauth_provider") or "custom",
-        tenant=options.get("oauth_tenant") or "",
+        provider=_whole(options.get("oauth_provider") or "custom"),
+        tenant=_whole(options.get("oauth_tenant") or ""),
         grant=options.get("oauth_grant") or GRANTS[0],
     )
 
