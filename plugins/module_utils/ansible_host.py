@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+
 from ansible.module_utils.basic import AnsibleModule
 
 from .core.posix_host import PosixHost
@@ -18,9 +21,12 @@ class AnsibleHost(PosixHost):
         self._module = module
 
     def label(self, staged: str, target: str) -> None:
-        """Give the staged file the context of its target, or the default one where there is no target yet."""
-        if self._module.selinux_enabled():
-            context = self._module.selinux_context(target)
-            if None in context[:3]:
-                context = self._module.selinux_default_context(target)
-            self._module.set_context_if_different(staged, context, False)
+        """Give the staged file the context of its target, or the policy's default where there is no target yet.
+
+        A tree is relabelled when it is first booted: what the policy says of its outer path would be wrong.
+        """
+        super().label(staged, target)
+        if self.live and not os.path.exists(target) and self._module.selinux_enabled():
+            context = [part for part in self._module.selinux_default_context(target) if part]
+            with contextlib.suppress(OSError):
+                os.setxattr(staged, "security.selinux", ":".join(context).encode() + b"\0")

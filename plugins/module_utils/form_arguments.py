@@ -11,7 +11,7 @@ from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
 
-from .core.errors import InvalidService, Problem
+from .core.errors import InvalidService, Problem, unforeseen
 from .core.service import is_one_line
 
 RELAY: dict[str, Any] = {
@@ -68,6 +68,10 @@ class FormModule(AnsibleModule):
         super().__init__(*arguments, **settings)
         if not is_one_line(self.params.get("root") or ""):
             self._refuse([])  # there is no host that could be asked for more
+
+    def log(self, msg: Any, log_args: Any = None) -> None:
+        """Log it; without NUL, at which syslog raises: an argument with one is refused by its name a little later."""
+        super().log(msg.replace("\0", "?") if isinstance(msg, str) else msg, log_args)
 
     def fail_json(self, msg: str, **result: Any) -> None:
         """Exit with a failure; while the arguments are read, with a ``problems`` list of every refusal."""
@@ -134,12 +138,8 @@ def _done(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return work()
     except Exception as error:  # the text of an unknown exception may hold a secret
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        place = "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-        message = f"internal error ({type(error).__name__}) at {place}: please report it"
-        return {"failed": True, "msg": message, "problems": []}
+        told = unforeseen(error)
+        return {"failed": True, "msg": told.message, "problems": [problem.as_dict() for problem in told.problems]}
 
 
 def _register(secrets: list[str]) -> None:

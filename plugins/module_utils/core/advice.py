@@ -214,13 +214,29 @@ TABLE = (
 # fmt: on
 
 
-def advise(step: str, failure: Failure, facts: Mapping[str, Any]) -> tuple[str, str]:
-    """The name of the cause and one sentence: what is wrong, what to do, and the relay's own words if it had any."""
+class Advice(NamedTuple):
+    """The name of a cause; one sentence of what is wrong and what to do; and the end of it that says what to do."""
+
+    key: str = ""
+    sentence: str = ""
+    way_out: str = ""
+
+    @property
+    def what(self) -> str:
+        """The part of the sentence that says what is wrong."""
+        return self.sentence[: -len(self.way_out) - 2] if self.way_out else self.sentence
+
+
+NONE = Advice()
+
+
+def advise(step: str, failure: Failure, facts: Mapping[str, Any]) -> Advice:
+    """What to make of a failed step, with the relay's own words if it had any."""
     row = next(row for row in TABLE if _fits(row, step, failure))
-    sentence = row.advice.format_map({**facts, "words": failure.words})
+    what, colon, way_out = (part.format_map({**facts, "words": failure.words}) for part in row.advice.partition(": "))
     if failure.cause == "reply":
-        sentence = f'{sentence[:-1]} (the relay said: "{failure.words}").'
-    return row.key, sentence
+        way_out = f'{way_out[:-1]} (the relay said: "{failure.words}").'
+    return Advice(row.key, what + colon + way_out, way_out)
 
 
 def _fits(row: Cause, step: str, failure: Failure) -> bool:

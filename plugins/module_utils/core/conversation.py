@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any
 
 from . import tls
-from .advice import advise
+from .advice import Advice, advise
 from .dialogue import Deadline, Dialogue, Failure, Reply, connect, shown
 from .sasl import authenticate, choose
 from .target import Password, Target, wire_address
@@ -62,12 +62,20 @@ class Conversation:
         self.steps: list[Step] = []
         self.tls: dict[str, Any] = {}
         self.capabilities: dict[str, str] = {}
-        self.cause = ""
-        self.problem = ""
+        self.advice = Advice()
         self._refused: dict[str, Reply] = {}
         self._deadline = Deadline(target.timeout)
         self._dialogue: Dialogue
         self._address = target.host
+
+    @property
+    def problem(self) -> str:
+        """One sentence about the step that failed; empty when none did."""
+        return self.advice.sentence
+
+    @property
+    def cause(self) -> str:
+        return self.advice.key
 
     def run(self, steps: Sequence[str]) -> bool:
         """Run the steps until one fails; whether all went well."""
@@ -81,7 +89,7 @@ class Conversation:
             ok, detail = True, STEPS[name](self)
         except Failure as failure:
             ok, detail = False, failure.words
-            self.cause, self.problem = advise(name, failure, self._facts())
+            self.advice = advise(name, failure, self._facts())
         self.steps.append(Step(name, ok, shown(detail), int((monotonic() - began) * 1000)))
         return ok
 

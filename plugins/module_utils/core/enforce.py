@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Callable
 
 from .backends.base import Backend, Observed
-from .errors import FleetmailError, InvalidService, StepFailed
+from .errors import FleetmailError, HostError, InvalidService, StepFailed, unforeseen
 from .journal import STATE, interrupted
 from .order import Order, certificate_problems
-from .plan import Plan, compare
+from .plan import Drift, Plan, compare
 from .redaction import Redactor
 from .service import Service, public_view
 
@@ -33,6 +33,8 @@ def enforce(options: Mapping[str, Any], host: Host, check: bool) -> dict[str, An
         run.execute()
     except FleetmailError as error:
         run.failure = error
+    except Exception as error:  # a mistake of ours; the host was put back all the same
+        run.failure = unforeseen(error)
     return run.result()
 
 
@@ -54,30 +56,33 @@ class Enforcement:
         self.sent: dict[str, Any] | None = None
         self.failure: FleetmailError | None = None
         self.rolled_back = False
+        self.unfinished = False
         self.kept = False
 
     # -- the order of things -----------------------------------------------------------------------------------------
 
     def execute(self) -> None:
+        """Do it, or raise a FleetmailError; what came of it is in ``result``."""
         backend = self.backend = self.order.settle(self.host, self.check)
-        self._recover()
+        record = interrupted(self.host)
+        if record is not None:
+            self._tell_or_recover(record)
         self._look(backend)
-        if not self.plan.empty and self.wanted is not None:
-            problems = list(certificate_problems(self.wanted.ca_file, self.host))
-            if problems:
-                raise InvalidService(problems)
+        self._judge_certificates()
         if self.check:
             self._verify()
             return
         if not self.plan.empty:
             self.host.make_directory(STATE, 0o700, "root", "root")
             with self.host.locked(STATE):
-                self._look(backend)  # another run may have been at work until now
+                self._recover()  # the run that held the lock may have been killed, or have taken what we want
+                backend = self.backend = self.order.settle(self.host, self.check)
+                self._look(backend)
                 if not self.plan.empty:
                     self._apply(backend)
                     return
         self._verify()
-        self._send(changed=False)
+        self._send(backend, changed=False)
 
     @property
     def wanted(self) -> Service | None:
@@ -90,6 +95,8 @@ class Enforcement:
         self.plan = compare(self._wanted_form(backend), self.observed, files, self.host)
         if not self.host.live:
             self.plan.start = False
+        if self.unfinished:
+            self.plan.drift.insert(0, Drift("interrupted run", "half done", "undone"))
 
     def _read(self, backend: Backend) -> Observed:
         observed = backend.read(self.order.service.name)
@@ -100,22 +107,33 @@ class Enforcement:
     def _wanted_form(self, backend: Backend) -> dict[str, Any] | None:
         return None if self.wanted is None else backend.wanted_form(self.wanted)
 
+    def _judge_certificates(self) -> None:
+        if not self.plan.empty and self.wanted is not None:
+            problems = list(certificate_problems(self.wanted.ca_file, self.host))
+            if problems:
+                raise InvalidService(problems)
+
+    def _tell_or_recover(self, record: dict[str, Any]) -> None:
+        if not self.check:
+            with self.host.locked(STATE):
+                self._recover()
+            return
+        try:
+            with self.host.locked(STATE, patience=0):
+                self.unfinished = record["phase"] == "applying"
+        except HostError:
+            self.warnings.append("another run is at work on this host")
+
     def _recover(self) -> None:
-        """Complete what an interrupted run left; in check mode only tell of it."""
+        """Complete what an interrupted run left. The lock is held: it is not a run that goes on."""
         record = interrupted(self.host)
         if record is None:
-            return
-        if self.check:
-            self.warnings.append("a run was interrupted while {}: the next run undoes it".format(record["phase"]))
             return
         from .backends.registry import choose
         from .transaction import recover
 
-        with self.host.locked(STATE):
-            record = interrupted(self.host)
-            if record is not None:
-                culprit = choose(record["backend"], self.host)(self.host, record["options"])
-                self.warnings += recover(self.host, record, culprit)
+        culprit = choose(record["backend"], self.host)(self.host, record["options"])
+        self.warnings += recover(self.host, record, culprit)
 
     # -- applying ----------------------------------------------------------------------------------------------------
 
@@ -126,7 +144,7 @@ class Enforcement:
         before = self.observed
         try:
             transaction.apply(before, self._steps(backend, before), self.order.backup)
-        except FleetmailError:
+        except BaseException:
             self.rolled_back = transaction.undone
             self.kept = transaction.switched and not transaction.undone
             with contextlib.suppress(FleetmailError):  # the failure that led here is the one to tell
@@ -139,12 +157,13 @@ class Enforcement:
         try:
             if self.host.live:
                 backend.settle(before, self.wanted)
+            self.observed = self._read(backend)
         except FleetmailError as error:
             self.warnings.append(f"done, but {error}")
 
     def _steps(self, backend: Backend, before: Observed) -> list[Callable[[], None]]:
         """What has to succeed for the new state to be kept."""
-        prove = [self._verify, lambda: self._send(changed=True)]
+        prove = [self._verify, lambda: self._send(backend, changed=True)]
         if not self.host.live:
             return [lambda: self._judge(backend, {}), *prove]
         mark = self.host.log_mark(backend.logs)
@@ -184,11 +203,11 @@ class Enforcement:
             return
         from .proof import verify
 
-        self.verification, problem = verify(self.order, self.host.root)
-        if problem is not None:
-            raise _refused("verify", problem)
+        self.verification, refused = verify(self.order, self.host.root)
+        if refused is not None:
+            raise refused
 
-    def _send(self, changed: bool) -> None:
+    def _send(self, backend: Backend, changed: bool) -> None:
         order = self.order.test_send
         if order is None:
             return
@@ -198,9 +217,9 @@ class Enforcement:
             return
         from .proof import test_send
 
-        self.sent = test_send(self.order.service, order, self.backend, self.host.root)
-        if "problem" in self.sent:
-            raise _refused("test_send", self.sent.pop("problem"))
+        self.sent, refused = test_send(self.order.service, order, backend, self.host.root)
+        if refused is not None:
+            raise refused
 
     # -- telling -----------------------------------------------------------------------------------------------------
 
@@ -254,12 +273,6 @@ class Enforcement:
             return view
         view.update(backend=self.backend.name, state="present" if self.observed.managed else "absent")
         return {**view, **public_view(self.observed.form)}
-
-
-def _refused(option: str, sentence: str) -> StepFailed:
-    """The relay's no: what is wrong, and after the colon the way out."""
-    what, _colon, way_out = sentence.partition(": ")
-    return StepFailed(option, what, way_out)
 
 
 def _printable(value: Any) -> Any:

@@ -64,3 +64,13 @@ class StepFailed(FleetmailError):
         found = Problem(option or step, problem, hint)
         super().__init__(str(found), [found])
         self.step = step
+
+
+def unforeseen(error: Exception) -> FleetmailError:
+    """A mistake of ours as an error: where it was, never its text, which may hold a secret."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+    found = Problem("internal error", f"{type(error).__name__} at {place}", "please report it")
+    return FleetmailError(str(found), [found])

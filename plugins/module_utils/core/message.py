@@ -10,7 +10,7 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
-from .advice import advise
+from .advice import NONE, Advice, advise
 from .conversation import Conversation, Envelope, Step, plan
 from .dialogue import Failure, shown
 from .target import Target, wire_address
@@ -45,9 +45,16 @@ class Sent:
     sent: bool
     message_id: str = ""
     reply: str = ""
-    problem: str = ""
-    cause: str = ""
+    advice: Advice = NONE
     steps: tuple[Step, ...] = ()
+
+    @property
+    def problem(self) -> str:
+        return self.advice.sentence
+
+    @property
+    def cause(self) -> str:
+        return self.advice.key
 
     def as_result(self) -> dict[str, Any]:
         """The ``test_send`` result of the modules."""
@@ -111,10 +118,9 @@ def send(target: Target, mail: TestSend) -> Sent:
     try:
         message = compose(mail, target.default_sender)
     except Failure as failure:
-        cause, problem = advise("message", failure, {})
-        return Sent(False, problem=problem, cause=cause)
+        return Sent(False, advice=advise("message", failure, {}))
     talk = Conversation(target, Envelope(message.sender, message.recipients, in_wire_form(message.data)))
     talk.run(plan(target.security, "auth", "mail", "rcpt", "data", "quit"))
     sent = any(step.name == "data" and step.ok for step in talk.steps)
     reply = next(step.detail for step in reversed(talk.steps) if step.name != "quit")
-    return Sent(sent, message.message_id if sent else "", reply, talk.problem, talk.cause, tuple(talk.steps))
+    return Sent(sent, message.message_id if sent else "", reply, talk.advice, tuple(talk.steps))

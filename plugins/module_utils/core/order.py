@@ -40,10 +40,11 @@ class SendOrder(NamedTuple):
     def problems(self) -> Iterator[Problem]:
         if not self.to:
             yield Problem("test_send.to", "is empty", "give at least one address")
-        for option, addresses in (("test_send.to", self.to), ("test_send.sender", (self.sender,))):
-            for address in addresses:
-                if address and not is_address(address):
-                    yield Problem(option, f"'{address}' is not a mail address", "name@example.com")
+        for address in self.to:
+            if not is_address(address):
+                yield Problem("test_send.to", f"'{address}' is not a mail address", "name@example.com")
+        if self.sender and not is_address(self.sender):
+            yield Problem("test_send.sender", f"'{self.sender}' is not a mail address", "name@example.com")
         if not is_one_line(self.subject):
             yield Problem("test_send.subject", NOT_ONE_LINE, "remove it")
         if not is_one_line(re.sub(r"[\r\n\t]", "", self.body)):

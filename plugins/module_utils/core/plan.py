@@ -46,7 +46,7 @@ class Change(NamedTuple):
             return "removed"
         if self.now is None:
             return "created"
-        return "changed" if any(aspect.kind == "content" for aspect in self.aspects) else "permissions"
+        return "changed" if any(aspect.kind in ("content", "presence") for aspect in self.aspects) else "permissions"
 
 
 class Plan:
@@ -83,10 +83,10 @@ def compare(wanted: Mapping[str, Any] | None, observed: Observed, files: Sequenc
 def _change(state: FileState, host: Host) -> Change:
     now = host.read(state.path)
     aspects = list(_aspects(state, state.path, now))
-    if state.built and now is not None and not aspects:
+    if state.built and now is not None and state.content is not None:
         compiled = state.path + state.built
         # what the compiled file says is judged by the backend, which asks the software for it
-        aspects = [one for one in _aspects(state, compiled, host.read(compiled)) if one.kind != "content"]
+        aspects += [one for one in _aspects(state, compiled, host.read(compiled)) if one.kind != "content"]
     return Change(state, now, aspects)
 
 

@@ -29,8 +29,8 @@ class Host(Protocol):
     def names_in(self, directory: str) -> list[str]:
         """The names in a directory, sorted; empty when there is none."""
 
-    def locked(self, directory: str) -> AbstractContextManager[None]:
-        """Hold the one lock on ``directory``; waits for another run a minute at most."""
+    def locked(self, directory: str, patience: float = 60) -> AbstractContextManager[None]:
+        """Hold the one lock on ``directory``; waits ``patience`` seconds for another run, then HostError."""
 
     def make_directory(self, path: str, mode: int, owner: str, group: str) -> bool:
         """Create it and what is missing above it (0755 root:root); True when ``path`` itself was created."""

@@ -26,7 +26,7 @@ MAX_LINKS = 40  # as the kernel's own limit (path_resolution(7))
 
 
 class PosixHost:
-    """See ``host.Host`` for what each method does."""
+    """See ``port.Host`` for what each method does."""
 
     def __init__(self, root: str = "/") -> None:
         self.root = os.path.realpath(root)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from .advice import NONE, Advice
 from .conversation import Conversation, Envelope, Step, mechanisms, plan
 from .dialogue import shown
 from .target import Bearer, Password, Target
@@ -31,8 +32,15 @@ class Report:
     tls: dict[str, Any] = field(default_factory=dict)
     capabilities: list[str] = field(default_factory=list)
     auth_mechanisms: list[str] = field(default_factory=list)
-    problem: str = ""
-    cause: str = ""
+    advice: Advice = NONE
+
+    @property
+    def problem(self) -> str:
+        return self.advice.sentence
+
+    @property
+    def cause(self) -> str:
+        return self.advice.key
 
     def as_result(self) -> dict[str, Any]:
         """The ``verification`` result of the modules."""
@@ -67,8 +75,7 @@ def probe(target: Target, level: str) -> Report:
         tls=talk.tls,
         capabilities=[shown(f"{keyword} {value}".strip()) for keyword, value in talk.capabilities.items()],
         auth_mechanisms=[shown(name) for name in mechanisms(talk.capabilities)],
-        problem=talk.problem,
-        cause=talk.cause,
+        advice=talk.advice,
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .advice import Advice
 from .backends.base import Backend
 from .dialogue import Failure
 from .errors import StepFailed
@@ -36,31 +37,38 @@ def target_of(service: Service, root: str = "/", recipient: str = "", timeout: i
     )
 
 
-def verify(order: Order, root: str) -> tuple[dict[str, Any], str | None]:
+def verify(order: Order, root: str) -> tuple[dict[str, Any], StepFailed | None]:
     """Probe the relay as far as the order says: the contract's ``verification``, and what is wrong, if anything is."""
     report = probe(target_of(order.service, root, order.verify_recipient), order.verify)
-    return report.as_result(), None if report.ok else report.problem
+    return report.as_result(), None if report.ok else refused("verify", report.advice)
 
 
-def test_send(service: Service, mail: SendOrder, backend: Backend | None, root: str) -> dict[str, Any]:
-    """Send the mail, by the relay or (``backend``) by the host's own software: the contract's ``test_send``.
-
-    ``problem`` is there only when it was not sent.
-    """
+def test_send(
+    service: Service, mail: SendOrder, backend: Backend, root: str
+) -> tuple[dict[str, Any], StepFailed | None]:
+    """Send the mail, by the relay or by the host's own software: the contract's ``test_send``, and what is wrong."""
     target = target_of(service, root, timeout=mail.timeout)
     what = TestSend(mail.to, mail.sender, mail.subject, mail.body)
-    if mail.via == "mta" and backend is not None:
+    if mail.via == "mta":
         return _through(backend, what, target.default_sender, mail.timeout)
     sent = send(target, what)
-    return {**sent.as_result(), **({} if sent.sent else {"problem": sent.problem or sent.reply})}
+    return sent.as_result(), None if sent.sent else refused("test_send", sent.advice)
 
 
-def _through(backend: Backend, mail: TestSend, default_sender: str, timeout: int) -> dict[str, Any]:
+def refused(option: str, advice: Advice) -> StepFailed:
+    """The relay's no as an error."""
+    return StepFailed(option, advice.what, advice.way_out)
+
+
+def _through(
+    backend: Backend, mail: TestSend, default_sender: str, timeout: int
+) -> tuple[dict[str, Any], StepFailed | None]:
     try:
         message = compose(mail, default_sender)
     except Failure as failure:
-        raise StepFailed("test send", str(failure), option="test_send") from None
+        raise StepFailed("test_send", str(failure)) from None
     data = message.data.replace(b"\r\n", b"\n")  # what sendmail(1) reads is local text
     done = backend.submit(data, message.sender, message.recipients, timeout)
     result = {"sent": done.sent, "message_id": message.message_id, "reply": done.reply, "via": "mta"}
-    return {**result, "queue_id": done.queue_id, **({} if done.sent else {"problem": done.reply})}
+    result["queue_id"] = done.queue_id
+    return result, None if done.sent else StepFailed("test_send", done.reply)

@@ -5,7 +5,7 @@
 
 Every new file is staged beside its target and every old one kept under a second name (a hard link: content, mode, owner
 and times are those of the very file) before the first rename. The journal says what was begun; a run that finds one
-undoes what was not yet kept and finishes what was.
+undoes what was not yet kept.
 """
 
 from __future__ import annotations
@@ -54,13 +54,16 @@ class Transaction:
                 self.host.rename(entry["new"], entry["path"])
             for step in steps:
                 step()
+            if backup:
+                self._back_up()
+            self._note("kept", before.running)
         except BaseException as error:
             self._put_back(before.running, error)
             raise
-        self._note("kept", before.running)
-        if backup:
-            self._back_up()
-        self._finish()
+        try:
+            self._finish()
+        except FleetmailError as error:  # the journal stays, and the next run finishes
+            self.warnings.append(f"done, but not tidied up: {error}")
 
     # -- staging -----------------------------------------------------------------------------------------------------
 
@@ -78,23 +81,29 @@ class Transaction:
     def _blank_entries(self, state: FileState) -> list[Entry]:
         names = self.host.staged_name(state.path), self.host.kept_name(state.path)
         return [
-            {"path": state.path + end, "old": names[1] + end, "new": names[0] + end, "had": False, "inode": None}
+            dict(path=state.path + end, old=names[1] + end, new=names[0] + end, had=False, was=None, inode=None)
             for end in ([state.built, ""] if state.built else [""])
         ]
 
     def _stage_one(self, change: Change) -> None:
         state = change.wanted
         content = state.content if state.transition is None else state.transition
-        parent = os.path.dirname(state.path)
-        if self.host.make_directory(parent, 0o755, "root", "root"):
-            self.made.append(parent)
+        self._make_way(os.path.dirname(state.path))
         staged = self.host.stage(state.path, content or b"", *permissions(change))
         self._built(state, staged)
         self.staged[state.path] = staged
         for entry in self.entries:
             if entry["path"] in (state.path, state.path + state.built):
+                entry["was"] = self.host.inode(entry["path"])
                 entry["had"] = self.host.keep(entry["path"], entry["old"])
                 entry["inode"] = self.host.inode(entry["new"])
+
+    def _make_way(self, directory: str) -> None:
+        """Make what is missing above a file, and remember it."""
+        if not self.host.exists(directory):
+            self._make_way(os.path.dirname(directory))
+            self.host.make_directory(directory, 0o755, "root", "root")
+            self.made.append(directory)
 
     def _built(self, state: FileState, staged: str) -> None:
         if state.build:
@@ -145,6 +154,9 @@ class Transaction:
             if self.switched and self.host.live:
                 self.backend.restore(was_running)
             clear(self.host, self.entries)
+            for copy in self.backups:
+                self.host.remove(copy)
+            self.backups = []
             for directory in self.made[::-1]:
                 self.host.remove_directory(directory)
             self.undone = True
@@ -169,8 +181,8 @@ def undo(host: Host, entries: Sequence[Entry]) -> list[str]:
     told = []
     for entry in entries[::-1]:
         now = host.inode(entry["path"])
-        if entry["inode"] is None or now == host.inode(entry["old"]):
-            continue  # never staged, or never renamed
+        if entry["inode"] is None or now == entry["was"]:
+            continue  # never staged, never renamed, or undone already
         if now != entry["inode"]:
             told.append("{} was changed by somebody else meanwhile and left alone".format(entry["path"]))
         elif entry["had"]:
@@ -189,11 +201,17 @@ def clear(host: Host, entries: Sequence[Entry]) -> None:
 
 
 def recover(host: Host, record: dict[str, Any], backend: Backend) -> list[str]:
-    """Undo what an interrupted run did not get to keep; drop its second names either way. Gives what to tell."""
+    """Undo what an interrupted run did not get to keep; drop its second names either way. Gives what to tell.
+
+    What a run that was kept had still to tidy up is a difference that the next look at the host finds.
+    """
     told = []
     if record["phase"] == "applying":
         told = undo(host, record["files"])
-        if host.live:
-            backend.restore(record["running"])
+        try:
+            if host.live and backend.installed():
+                backend.restore(record["running"])
+        except FleetmailError as error:  # the files are back; what follows needs the journal out of its way
+            told.append(str(error))
     clear(host, record["files"])
     return ["a run that was interrupted while {} was completed first".format(record["phase"]), *told]

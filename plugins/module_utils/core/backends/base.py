@@ -13,12 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ..errors import Problem, StepFailed
-from ..service import DEFAULT_TIMEOUT, Service
+from ..service import DEFAULT_TIMEOUT, NOT_ONE_LINE, Service, is_one_line
 
 if TYPE_CHECKING:
     from ..host import Completed
     from ..port import Host
 
+NOT_THERE = 127  # what the host says of a program or a service manager that is not there
 ORIGINALS = "/var/lib/fleetmail/smtp/originals"
 
 
@@ -46,7 +47,7 @@ class Capabilities(NamedTuple):
     auth_types: tuple[str, ...] = ("none", "password")
     securities: tuple[str, ...] = ("none", "starttls", "tls")
     unverified: bool = True  # can it do TLS without verifying?
-    queue: bool = True  # does it hold mail while enabled is false?
+    queue: bool = True  # does it hold mail while enabled is false? Else it refuses; the guide's table says so
     several: bool = False  # several services by `senders`
     rules: tuple[Rule, ...] = ()
     ways_out: Mapping[str, str] = {}  # option -> what to do instead
@@ -112,6 +113,7 @@ class Backend:
     program: ClassVar[str]  # its presence is what "installed" means
     capabilities: ClassVar[Capabilities]
     options: ClassVar[Mapping[str, Option]] = {}
+    by_hand: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # how it is started and stopped without a service manager
     logs: ClassVar[tuple[str, ...]] = ()  # log files of its own, beside the system's mail log
 
     def __init__(self, host: Host, options: Mapping[str, Any] | None = None) -> None:
@@ -214,6 +216,8 @@ class Backend:
                 yield Problem(name, f"{self.name} has no such option", "it has: " + accepted)
             elif not isinstance(value, known.kind) or isinstance(value, bool) != (known.kind is bool):
                 yield Problem(name, f"must be {known.kind.__name__}", known.meaning)
+            elif isinstance(value, str) and not is_one_line(value):
+                yield Problem(name, NOT_ONE_LINE, "remove it")
             elif known.pattern and not re.fullmatch(known.pattern, str(value)):
                 yield Problem(name, f"'{value}' does not fit", known.meaning)
 
@@ -225,10 +229,19 @@ class Backend:
             raise StepFailed(step, "'{}' failed: {}".format(" ".join(argv), done.words or f"exit code {done.code}"))
         return done
 
-    def act_service(self, step: str, action: str, name: str) -> None:
-        """Start, stop, restart or reload the service; listed in the result. Raises StepFailed."""
+    def service(self, action: str, name: str) -> Completed:
+        """Start, stop, restart or reload the service; by the software's own command where nothing manages services."""
         self.actions.append(f"service {name} {action}")
         done = self.host.service(action, name)
+        own = self.by_hand.get(action)
+        if done.code == NOT_THERE and own:
+            self.actions[-1] = " ".join(own)
+            done = self.host.run(own)
+        return done
+
+    def act_service(self, step: str, action: str, name: str) -> None:
+        """Start, stop, restart or reload the service; listed in the result. Raises StepFailed."""
+        done = self.service(action, name)
         if done.code:
             raise StepFailed(step, f"{action} of {name} failed: {done.words or done.code}")
 

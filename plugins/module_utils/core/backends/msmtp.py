@@ -47,11 +47,11 @@ class Msmtp(Backend):
     packages = "msmtp msmtp-mta"
     program = "msmtp"
     capabilities = Capabilities(
+        queue=False,
         fields=(
             *("enabled", "host", "port", "security", "auth_type", "username", "password", "ca_file"),
             *("validate_certs", "from_address", "senders", "timeout"),
         ),
-        queue=False,
         several=True,
         rules=(
             Rule("username", "fits no line of msmtp's", "at most 492 bytes", longest=LONGEST_LINE - 7),

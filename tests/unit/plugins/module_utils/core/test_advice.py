@@ -138,7 +138,7 @@ def test_every_row_has_a_sample_and_a_name_of_its_own():
 @pytest.mark.parametrize("key", SAMPLES)
 def test_the_row_speaks(key):
     step, words = SAMPLES[key]
-    found, sentence = advice.advise(step, Failure(ROWS[key].cause or "reply", words), FACTS)
+    found, sentence, _way_out = advice.advise(step, Failure(ROWS[key].cause or "reply", words), FACTS)
     assert found == key
     assert sentence.endswith(".")
     assert sentence[0].isupper() or sentence.startswith(tuple(FACTS[name] for name in ("host", "username")) + (words,))
