@@ -112,6 +112,7 @@ def checked(result: dict[str, Any]) -> None:
         assert result["msg"].isprintable()
         assert result["problems"]
         assert all(problem["option"] and problem["problem"] for problem in result["problems"])
+        assert not [problem for problem in result["problems"] if problem["option"] == "internal error"]
 
 
 @pytest.fixture(scope="module", autouse=True)
