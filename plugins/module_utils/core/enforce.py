@@ -14,12 +14,13 @@ from .errors import FleetmailError, HostError, InvalidService, StepFailed, unfor
 from .journal import STATE, interrupted
 from .order import Order, certificate_problems
 from .plan import Drift, Plan, compare
-from .redaction import Redactor
+from .redaction import LONGEST, Redactor
 from .service import Service, public_view
 
 if TYPE_CHECKING:
     from .port import Host
 
+WHOLE = 1 << 30
 PATIENCE = 5.0  # seconds for a service to come up after it was activated
 
 
@@ -251,8 +252,9 @@ class Enforcement:
         if self.failure is not None:
             result.update(failed=True, changed=self.kept, msg=self.failure.message)
             result["problems"] = [problem.as_dict() for problem in self._problems(self.failure)]
-        told: dict[str, Any] = _printable(self.redactor.data(result))
-        return told
+        told = {key: self.redactor.data(value, WHOLE if key == "diff" else LONGEST) for key, value in result.items()}
+        printable: dict[str, Any] = _printable(told)
+        return printable
 
     def _warnings(self) -> list[str]:
         told = self.warnings + self.observed.warnings

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-LONGEST = 1000
-
 
 class Problem(NamedTuple):
     """One thing that is wrong: the option (or file) it is about, what is wrong with it, and the way out."""
@@ -26,9 +24,8 @@ class Problem(NamedTuple):
 
 
 def _shown(text: str) -> str:
-    """One line, and not a long one, whatever was quoted in it."""
-    text = "".join(c if c.isprintable() else "?" for c in text)
-    return text if len(text) <= LONGEST else text[:LONGEST] + "..."
+    """One line, whatever was quoted in it."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 class FleetmailError(Exception):

@@ -26,8 +26,11 @@ class Completed(NamedTuple):
 
     @property
     def words(self) -> str:
-        """Its last words, for a message: standard error, or else standard output, on one line."""
-        return " ".join((self.err.strip() or self.out.strip()).split())[:600]
+        """What it said, on one line: standard error, or else standard output.
+
+        Whole, for a secret cut in two would not be found and masked; what leaves is cut after that.
+        """
+        return " ".join((self.err.strip() or self.out.strip()).split())
 
 
 LogMark = dict[str, tuple[int, int]]  # file -> inode and size; "journal" -> seconds since the epoch, 0

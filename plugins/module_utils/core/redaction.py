@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 MASK = "********"
+LONGEST = 1000  # of a text in a result
 SHORTEST = 4  # replacing shorter ones would destroy text and hide nothing that cannot be guessed
 BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_=")
 
@@ -54,7 +55,9 @@ def raw_bytes(secret: str) -> bytes:
 def forms(secret: str) -> Iterator[str]:
     """Yield the spellings in which mail software, JSON, URLs, Python and SASL repeat a secret."""
     raw = raw_bytes(secret)
-    yield secret
+    for text in (secret, " ".join(secret.split())):  # as Completed.words puts all on one line
+        yield text
+        yield "".join(c if c.isprintable() else "?" for c in text)
     yield secret.strip()
     yield raw.decode("utf-8", "replace")
     yield json.dumps(secret)[1:-1]
@@ -108,14 +111,18 @@ class Redactor:
             done = max(done, end)
         return told + text[done:]
 
-    def data(self, value: Any) -> Any:
-        """The same nested lists and dicts with every string masked, but for our own words: a weak password may be one."""
+    def data(self, value: Any, longest: int = LONGEST) -> Any:
+        """The same nested lists and dicts with every string masked, then cut to ``longest``.
+
+        Our own words are left alone: a weak password may be one of them.
+        """
         if isinstance(value, str):
-            return self.text(value)
+            text = self.text(value)
+            return text if len(text) <= longest else text[:longest] + "..."
         if isinstance(value, dict):
-            return {key: item if key in OUR_WORDS else self.data(item) for key, item in value.items()}
+            return {key: item if key in OUR_WORDS else self.data(item, longest) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
-            return [self.data(item) for item in value]
+            return [self.data(item, longest) for item in value]
         return value
 
 

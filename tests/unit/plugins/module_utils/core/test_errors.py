@@ -6,7 +6,6 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.errors import (
-    LONGEST,
     FleetmailError,
     HostError,
     InvalidService,
@@ -46,9 +45,8 @@ def test_a_failed_step_says_which() -> None:
     assert StepFailed("activate", "no").step == "activate"
 
 
-def test_what_is_quoted_stays_on_one_line_and_is_not_endless() -> None:
-    problem = Problem("host", "'a\nb\0\x1b[31m\ud800' " + "x" * 5000)
+def test_what_is_quoted_stays_on_one_line() -> None:
+    problem = Problem("host", "'a\nb\0\x1b[31m\ud800'")
     for text in (str(problem), *problem.as_dict().values()):
         assert text.isprintable()
-        assert len(text) <= LONGEST + 3
         text.encode()

@@ -14,7 +14,14 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from ansible_collections.fleetmail.smtp.plugins.module_utils.core.redaction import MASK, SHORTEST, Redactor, Secret
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.host import Completed
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.redaction import (
+    LONGEST,
+    MASK,
+    SHORTEST,
+    Redactor,
+    Secret,
+)
 
 NASTY = "Käfig \"7\\up' %20$&+/=?ÿþ"
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
@@ -112,6 +119,21 @@ def test_a_secret_from_a_file_in_another_encoding_is_masked() -> None:
 
 def test_short_texts_are_left_alone() -> None:
     assert Redactor(["", "a", "no"]).text("nobody can say no to a banana") == "nobody can say no to a banana"
+
+
+@pytest.mark.parametrize("secret", ["kanarien\tvogel", " kanarien  vogel ", "kanarien\u2028vogel\x85", "\xa0kanarien"])
+def test_what_is_put_on_one_line_or_made_printable_is_masked(secret: str) -> None:
+    shown = "".join(c if c.isprintable() else "?" for c in f"<{secret}>")
+    on_one_line = Completed(1, "", f"line 1:\n<{secret}>\n").words
+    for text in (shown, on_one_line, "".join(c if c.isprintable() else "?" for c in on_one_line)):
+        assert "kanarien" not in Redactor([secret]).text(text), ascii(text)
+
+
+def test_a_long_text_is_cut_after_it_was_masked() -> None:
+    for length in range(LONGEST - 20, LONGEST + 5):
+        told = Redactor(["kanarienvogel"]).data("x" * length + "kanarienvogel" + "x" * 5000)
+        assert "kana" not in told
+        assert len(told) <= LONGEST + 3
 
 
 def test_nested_data_is_masked_and_its_keys_are_not() -> None:

@@ -354,7 +354,7 @@ def test_what_serves_old_and_new_is_there_until_it_is_known_to_work() -> None:
 def test_undo_touches_only_what_was_renamed() -> None:
     host = NotingHost(OLD)
     names = {"old": host.kept_name("/etc/main"), "new": host.staged_name("/etc/main")}
-    entry = {"path": "/etc/main", "had": True, "inode": None, **names}
+    entry = {"path": "/etc/main", "had": True, "inode": None, "was": host.inode("/etc/main"), **names}
     assert undo(host, [entry]) == []
     assert {path: file.content.decode() for path, file in host.files.items()} == OLD
     host.keep("/etc/main", names["old"])
