@@ -50,6 +50,7 @@ class Enforcement:
         self.check = check
         self.backend: Backend | None = None
         self.observed = Observed({})
+        self.wanted: Service | None = None
         self.plan = Plan()
         self.warnings: list[str] = []
         self.backups: list[str] = []
@@ -85,19 +86,28 @@ class Enforcement:
         self._verify()
         self._send(backend, changed=False)
 
-    @property
-    def wanted(self) -> Service | None:
-        return self.order.service if self.order.present else None
-
     def _look(self, backend: Backend) -> None:
         """Read what holds and compare it with what is wanted."""
         self.observed = self._read(backend)
+        self.wanted = self._completed(backend) if self.order.present else None
         files = backend.desired(self.wanted, self.order.service.name, self.observed)
         self.plan = compare(self._wanted_form(backend), self.observed, files, self.host)
         if not self.host.live:
             self.plan.start = False
+        ca_file = self.wanted.ca_file if self.wanted else ""
+        if self.check and ca_file and not self.host.exists(ca_file):
+            self.plan.drift.append(Drift("ca_file", "(not there)", ca_file))
         if self.unfinished:
             self.plan.drift.insert(0, Drift("interrupted run", "half done", "undone"))
+
+    def _completed(self, backend: Backend) -> Service:
+        """What is ordered; ``enabled: false`` alone keeps the definition that the service has."""
+        ordered, held = self.order.service, self.observed.form
+        if ordered.host or not (self.observed.managed and held.get("host")):
+            return ordered
+        known = {name: value for name, value in held.items() if name in ordered._fields and value is not None}
+        kept = ordered._replace(**{**known, "enabled": False, "allow_cleartext_auth": True})
+        return ordered if any(kept.problems()) or any(backend.problems(kept)) else kept
 
     def _read(self, backend: Backend) -> Observed:
         observed = backend.read(self.order.service.name)
@@ -260,7 +270,7 @@ class Enforcement:
         told = self.warnings + self.observed.warnings
         if self.failure is None and self.plan.drift:
             told += [str(one) for one in self.observed.overrides]
-        return told
+        return list(dict.fromkeys(told))
 
     def _problems(self, failure: FleetmailError) -> list[Any]:
         overrides = [] if isinstance(failure, InvalidService) else self.observed.overrides

@@ -30,7 +30,7 @@ class PosixHost:
 
     def __init__(self, root: str = "/") -> None:
         self.root = os.path.realpath(root)
-        self._names: dict[str, dict[int, str]] = {}
+        self._names: dict[str, list[tuple[str, int]]] = {}
 
     @property
     def live(self) -> bool:
@@ -40,8 +40,10 @@ class PosixHost:
 
     def read(self, path: str) -> Snapshot | None:
         try:
-            with open(self._real(path), "rb") as file:
+            with open(self._real(path), "rb", opener=_without_waiting) as file:
                 found = os.fstat(file.fileno())
+                if not stat.S_ISREG(found.st_mode):
+                    raise HostError(path, "is not a regular file", "it may have been meant to be one")
                 content = file.read()
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -220,7 +222,13 @@ class PosixHost:
     # -- names, numbers and paths ----------------------------------------------------------------------------------
 
     def _real(self, path: str) -> str:
-        """Where ``path`` is for us: links are followed as the host's own programs would, never out of the root."""
+        """Where ``path`` is for us: links are followed as the host's own programs would, never out of the root.
+
+        A hidden name of ours is itself: a link that lies there is nobody's file.
+        """
+        directory, base = os.path.split(path)
+        if base.startswith(".") and ".fleetmail-" in base:
+            return f"{self._real(directory).rstrip('/')}/{base}"
         if self.live:
             return os.path.realpath(path)
         parts, done, links = path.split("/")[::-1], "", 0
@@ -262,17 +270,18 @@ class PosixHost:
             return int(name)
         if self.live:
             return _system_number(kind, name)
-        return next((number for number, known in self._accounts(kind).items() if known == name), None)
+        return next((number for known, number in self._accounts(kind) if known == name), None)
 
     def _name(self, kind: str, number: int) -> str:
-        return _system_name(kind, number) if self.live else self._accounts(kind).get(number, str(number))
+        if self.live:
+            return _system_name(kind, number)
+        return next((name for name, known in self._accounts(kind) if known == number), str(number))
 
-    def _accounts(self, kind: str) -> dict[int, str]:
-        """Number to name, from the tree's own passwd(5) or group(5)."""
+    def _accounts(self, kind: str) -> list[tuple[str, int]]:
+        """Names and numbers, from the tree's own passwd(5) or group(5)."""
         if kind not in self._names:
             rows = [line.split(":") for line in self._plain("/etc/" + kind).splitlines()]
-            # the first line of a number wins, as in getpwuid(3)
-            self._names[kind] = {int(row[2]): row[0] for row in rows[::-1] if len(row) > 2 and row[2].isdigit()}
+            self._names[kind] = [(row[0], int(row[2])) for row in rows if len(row) > 2 and row[2].isdigit()]
         return self._names[kind]
 
     def _plain(self, path: str) -> str:
@@ -297,6 +306,10 @@ class PosixHost:
             yield
         except OSError as error:
             raise _host_error(path, problem, error) from None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe would wait for its writer
 
 
 def _host_error(path: str, problem: str, error: OSError) -> HostError:
