@@ -95,7 +95,7 @@ def _refusals(messages: list[str], unknown: Iterable[Any]) -> Iterator[Problem]:
     told = [(message, *_named(message)) for message in messages if "Supported parameters include" not in message]
     seen: set[str] = set()
     for message, inside, names in told:
-        for name in names or ([] if any(others for _, _, others in told) else ["arguments"]):
+        for name in names or ([] if any(others for _rest, _rest, others in told) else ["arguments"]):
             if inside + name not in seen:
                 seen.add(inside + name)
                 yield Problem(inside + name, message)

@@ -66,7 +66,9 @@ JUDGES = {
         ("exim4", "-qff"),
         "** ",
     ),
-    "msmtp": Judge("msmtp", "", ("msmtp --pretend a@b.test </dev/null | grep -v password", "cat /etc/msmtprc | md5sum")),
+    "msmtp": Judge(
+        "msmtp", "", ("msmtp --pretend a@b.test </dev/null | grep -v password", "cat /etc/msmtprc | md5sum")
+    ),
 }
 
 

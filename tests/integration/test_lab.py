@@ -55,7 +55,7 @@ def mounts_under(place: Path) -> list[str]:
 def test_a_host_starts_in_less_than_half_a_second() -> None:
     layers.build_layer("postfix")
     took = []
-    for _ in range(3):
+    for _rest in range(3):
         began = time.monotonic()
         with Tree("postfix"):
             took.append(time.monotonic() - began)

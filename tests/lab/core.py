@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: fleetmail.smtp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The core itself, run by the Python of a tree, without Ansible: quick, and killable at any system call that matters."""
+"""The core itself, run by the Python of a tree, without Ansible: quick, and killable at every call that matters."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .tree import Tree
 CORE = Path(__file__).parents[2] / "plugins" / "module_utils" / "core"
 PLACE = "/opt/fleetmail"
 
-# Counts what changes the host (writes, renames, links, permissions, programs that are run) and, at the chosen one, kills
-# the process as a power cut would: nothing is flushed, no handler runs.
+# Counts what changes the host (writes, renames, links, permissions, programs that are run) and, at the chosen one,
+# kills the process as a power cut would: nothing is flushed, no handler runs.
 _RUNNER = """
 import json, os, signal, sys
 order = json.load(sys.stdin)
@@ -35,7 +35,8 @@ def point(name, what):
 def hook(event, arguments):
     if event == "open":
         path, mode, flags = arguments
-        if isinstance(flags, int) and flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR) and not str(path).startswith("/dev/"):
+        writes = isinstance(flags, int) and flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR)
+        if writes and not str(path).startswith("/dev/"):
             point(event, str(path))
     elif event in WATCHED:
         point(event, " ".join(str(one) for one in arguments[:2]))

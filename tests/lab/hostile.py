@@ -102,7 +102,7 @@ class Hostile:
     def _accept(self, listening: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while not self.stopped.is_set():
-                client, _ = listening.accept()
+                client, _rest = listening.accept()
                 self.connections += 1
                 self._open.append(client)
                 self._run(self._serve, client)

@@ -307,7 +307,7 @@ async def _read_oauthbearer(server: Protocol, initial: str | None) -> _Credentia
     blob = await server.blob(initial)
     if blob is None:
         return None
-    header, _, rest = blob.partition(b"\1")
+    header, _rest, rest = blob.partition(b"\1")
     user = next((part[2:] for part in header.split(b",") if part.startswith(b"a=")), b"")
     return user.replace(b"=2C", b",").replace(b"=3D", b"="), _pairs(rest).get(b"auth", b"").removeprefix(b"Bearer ")
 

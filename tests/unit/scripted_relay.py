@@ -36,7 +36,7 @@ class Connection:
             if not data:
                 return b""
             self._buffer += data
-        line, _, self._buffer = self._buffer.partition(b"\n")
+        line, _rest, self._buffer = self._buffer.partition(b"\n")
         self.relay.heard.append(line.rstrip(b"\r"))
         return line.rstrip(b"\r")
 
@@ -67,7 +67,7 @@ class Scripted:
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
-                sock, _ = self._listener.accept()
+                sock, _rest = self._listener.accept()
                 self.connections += 1
                 threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 

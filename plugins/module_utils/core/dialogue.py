@@ -264,7 +264,7 @@ class Dialogue:
             self._buffer += self._receive(waiting_for)
             if len(self._buffer) >= 3 and not self._buffer[:3].isdigit():  # would never become a reply
                 raise self._garbage(self._buffer)
-        line, _, self._buffer = self._buffer.partition(b"\n")
+        line, _rest, self._buffer = self._buffer.partition(b"\n")
         return line
 
     def _receive(self, waiting_for: str) -> bytes:
@@ -317,7 +317,7 @@ def parse_capabilities(lines: Iterable[str]) -> dict[str, str]:
     """Keyword -> parameters of an EHLO reply; ``AUTH=PLAIN`` of old servers is read as ``AUTH PLAIN``."""
     found: dict[str, str] = {}
     for line in lines:
-        keyword, _, parameters = re.sub(r"(?i)\AAUTH=", "AUTH ", line.strip()).partition(" ")
+        keyword, _rest, parameters = re.sub(r"(?i)\AAUTH=", "AUTH ", line.strip()).partition(" ")
         keyword = keyword.upper()
         found[keyword] = f"{found.get(keyword, '')} {parameters}".strip()
     return found

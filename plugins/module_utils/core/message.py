@@ -98,7 +98,7 @@ def _mailbox(text: str) -> Any:
 
     try:
         ((name, address),) = getaddresses([text])
-        local, _, domain = wire_address(address).rpartition("@")
+        local, _rest, domain = wire_address(address).rpartition("@")
     except ValueError as error:
         raise Failure("address", f"no mail address in '{shown(text)}'") from error
     return Address(name, local, domain)

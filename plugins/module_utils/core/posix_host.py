@@ -100,14 +100,18 @@ class PosixHost:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(real)
             descriptor = os.open(real, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            with open(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fchown(descriptor, *self._ids(owner, group))
-                os.fchmod(descriptor, mode)
-                self.label(real, self._real(path))
-                os.utime(descriptor, (time.time() - SETTLED,) * 2)
-                os.fsync(descriptor)
+            try:
+                with open(descriptor, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fchown(descriptor, *self._ids(owner, group))
+                    os.fchmod(descriptor, mode)
+                    self.label(real, self._real(path))
+                    os.utime(descriptor, (time.time() - SETTLED,) * 2)
+                    os.fsync(descriptor)
+            except BaseException:
+                os.unlink(real)
+                raise
         return staged
 
     def staged_name(self, path: str) -> str:
@@ -175,6 +179,7 @@ class PosixHost:
         words = list(argv) if self.live else ["/usr/sbin/chroot", self.root, *argv]
         settings = {"LC_ALL": "C", "PATH": ":".join(SEARCH), "HOME": "/root", **(environment or {})}
         try:
+            # the core knows no AnsibleModule: pylint: disable-next=ansible-bad-function
             done = subprocess.run(words, input=data, capture_output=True, timeout=timeout, env=settings, check=False)
         except FileNotFoundError:
             return Completed(127, "", f"{argv[0]} is not there")

@@ -70,5 +70,5 @@ def wire_address(text: str) -> str:
     """
     if not is_address(text):
         raise ValueError("not a mail address")
-    local, _, domain = text.rpartition("@")
+    local, _rest, domain = text.rpartition("@")
     return f"{local}@{domain if domain.isascii() else domain.encode('idna').decode()}"

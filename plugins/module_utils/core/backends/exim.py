@@ -198,7 +198,7 @@ class Exim(Backend):
 
     def _credentials(self, host: str, security: str, values: Mapping[str, str], observed: Observed) -> dict[str, Any]:
         text = text_of(self.host, CREDENTIALS)
-        observed.secrets.extend(password for _, _, password in files.credential_entries(text) if password)
+        observed.secrets.extend(password for _rest, _rest, password in files.credential_entries(text) if password)
         found = files.credentials(text, host) if host else None
         usable = security != "none" or bool(values.get(CLEARTEXT))  # else no password goes out without TLS
         if found is None or not usable:

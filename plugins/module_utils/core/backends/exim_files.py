@@ -175,7 +175,7 @@ def credential_entries(text: str) -> Iterator[tuple[str, str, str]]:
             rows.append(line)
     for row in rows:
         quoted, plain, data = _KEY_AND_DATA.findall(row)[0]
-        username, _, password = data.strip(marks.BLANK).partition(":")
+        username, _rest, password = data.strip(marks.BLANK).partition(":")
         yield (quoted or plain).lower(), username, password
 
 

@@ -47,7 +47,7 @@ def state_of(log: str, ident: str) -> tuple[Submission, bool]:
     refused = next((words for sign, words in events if sign == "**"), None)
     if refused is not None:
         return Submission(False, _without_address(refused), queue_id), True
-    if any(sign == "Completed" for sign, _ in events):
+    if any(sign == "Completed" for sign, _rest in events):
         return _delivered([words for sign, words in events if sign in ("=>", "->")], queue_id), True
     waiting = [words for sign, words in events if sign == "=="]
     return Submission(False, _without_address(waiting[-1]) if waiting else "still in the queue", queue_id), False

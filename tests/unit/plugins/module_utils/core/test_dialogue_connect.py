@@ -37,7 +37,7 @@ def test_an_address_that_does_not_answer_takes_only_its_share(relay, monkeypatch
     with socket.create_server(("127.0.0.2", 0), backlog=0) as full, contextlib.ExitStack() as waiting:
         server = socket.create_server(("127.0.0.1", full.getsockname()[1]))
         waiting.enter_context(server)
-        for _ in range(4):  # the kernel drops what goes beyond the backlog
+        for _rest in range(4):  # the kernel drops what goes beyond the backlog
             filler = waiting.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(full.getsockname())
@@ -77,7 +77,7 @@ def test_ipv6(relay):
     except OSError:
         pytest.skip("this machine has no IPv6 loopback")
     with listener, connect("::1", listener.getsockname()[1], Deadline(2)) as dialogue:
-        theirs, _ = listener.accept()
+        theirs, _rest = listener.accept()
         with theirs:
             theirs.sendall(b"250 ok\r\n")
             dialogue.ehlo("")

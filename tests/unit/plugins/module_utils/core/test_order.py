@@ -165,7 +165,11 @@ def test_a_ca_file_is_judged_without_the_network(tmp_path: Path) -> None:
     broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
     files = {"/good": pem, "/commented": b"# gr\xfc\xdfe\n" + pem, "/der": b"\x30\x82\0", "/key": key, "/empty": b""}
     host = FakeHost({**files, "/broken": broken})
-    bad = {path for path in ("/none", *host.files) if [*ca_problems(path, host), *certificate_problems(path, host)]}
+    bad = {
+        path
+        for path in ("/none", *host.files)
+        if list(ca_problems(path, host)) + list(certificate_problems(path, host))
+    }
     assert bad == {"/none", "/der", "/key", "/empty", "/broken"}
     for told_before in ("", "relative.pem", "/a\0b"):
         assert list(ca_problems(told_before, host)) == []

@@ -78,7 +78,7 @@ def test_plain_carries_any_user_name_and_password(username, password):
         heard.append(line)
         return GO_ON if line == b"AUTH PLAIN" else OK
 
-    reply, _ = sasl.authenticate(sasl.plain(Password(username, password), "h", 25), say)
+    reply, _rest = sasl.authenticate(sasl.plain(Password(username, password), "h", 25), say)
     assert reply is OK
     assert b64decode(heard[-1].split(b" ")[-1]).decode() == f"\0{username}\0{password}"
     assert all(len(line) + 2 <= 512 for line in heard if line.startswith(b"AUTH"))

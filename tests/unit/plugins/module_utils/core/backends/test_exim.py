@@ -234,7 +234,7 @@ def test_it_is_carried(options):
 def test_a_ca_file_that_exim_cannot_read_is_refused():
     host = installed()
     host.put("/etc/ssl/ca.pem", "x", 0o600)
-    assert [option for option, _ in problems_of(service(ca_file="/etc/ssl/ca.pem"), host)] == ["ca_file"]
+    assert [option for option, _rest in problems_of(service(ca_file="/etc/ssl/ca.pem"), host)] == ["ca_file"]
     host.put("/etc/ssl/ca.pem", "x", 0o640, "root", "Debian-exim")
     assert problems_of(service(ca_file="/etc/ssl/ca.pem"), host) == []
 

@@ -166,7 +166,7 @@ def test_a_template_without_the_transport_is_left_alone(template):
     assert exim_files.put_in_transport(template, "default", "  x = 1\n") is None
     host = installed()
     host.put(exim.TEMPLATE, template)
-    told = [option for option, _ in problems_of(service(**LOGIN), host)]
+    told = [option for option, _rest in problems_of(service(**LOGIN), host)]
     assert told == (["backend_options.edit_template"] if template else [])
 
 

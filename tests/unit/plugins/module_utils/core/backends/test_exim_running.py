@@ -255,7 +255,7 @@ def test_the_relays_reply_is_found(queue_id):
     ],
 )
 def test_it_is_told_why_it_did_not_arrive(lines, reply):
-    sent, words, _ = followed(*lines)
+    sent, words, _rest = followed(*lines)
     assert not sent
     assert words.startswith(reply)
 
