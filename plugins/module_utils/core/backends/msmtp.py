@@ -128,6 +128,10 @@ class Msmtp(Backend):
         if not text.strip():
             return observed
         found = msmtp_file.accounts(text)
+        theirs = ", ".join(one.name for one in found if one.name != "default") if not marks.names(text) else ""
+        if theirs:
+            told = f"the accounts {theirs} of {MAIN} are not kept while a service is there; absent gives them back"
+            observed.warnings.append(told)
         account = _asked(found, text, name)
         settings = self._effective(account, observed)
         if settings and account:
