@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from integration.postfix_machine import CA_FILE, LOGIN, MAIN, MASTER, OWN, Machine, form, machine
-from lab import core
 from lab.authority import Authority
 from lab.layers import why_unavailable
 from lab.tree import RELAY_NAME
@@ -230,13 +229,3 @@ def test_mail_that_goes_another_way_is_told(host: Machine) -> None:
     assert any("transport_maps" in warning and "another way" in warning for warning in result["warnings"])
     assert host.parameters("smtp_fallback_relay") == {"smtp_fallback_relay": ""}
     assert host.drift(SERVICE) == {}
-
-
-def test_a_main_cf_that_postfix_cannot_read_is_told(host: Machine) -> None:
-    host.shell(f"echo 'relayhost [x]' >> {MAIN}")
-    host.tree.let_cool()
-    for check in (True, False):
-        result = core.enforce(host.tree, SERVICE, check)
-        assert result["failed"]
-        assert result["problems"][0]["option"] == MAIN
-        assert "missing '=' after attribute name" in result["msg"]

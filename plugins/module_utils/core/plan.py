@@ -105,9 +105,10 @@ def _aspects(state: FileState, path: str, now: Snapshot | None) -> Iterator[Aspe
 
 
 def _form_drift(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[Drift]:
-    return [
-        Drift(name, *_shown(name, found.get(name), value)) for name, value in wanted.items() if found.get(name) != value
-    ]
+    differing = {name: value for name, value in wanted.items() if found.get(name) != value}
+    # on a host where nothing is known yet, what is not asked for is no news
+    news = {name: value for name, value in differing.items() if name in found or value not in ("", ())}
+    return [Drift(name, *_shown(name, found.get(name), value)) for name, value in news.items()]
 
 
 def _shown(name: str, before: Any, after: Any) -> Sequence[Any]:

@@ -19,13 +19,14 @@ from ..errors import Problem, StepFailed
 from ..redaction import Secret
 from ..service import Service
 from .base import Backend, Capabilities, FileState, Observed, Option, Rule, Submission, raw, text_of
-from .postfix_files import FILES, SHARED, main_cf_values, seconds, split_nexthop, transports
+from .postfix_files import FILES, main_cf_values, seconds, split_nexthop, transports
 
 if TYPE_CHECKING:
     from ..port import Host
 
 MAIN = "/etc/postfix/main.cf"
 MASTER = "/etc/postfix/master.cf"
+HELD = "retry:4.3.2 fleetmail.smtp holds mail"  # see error(8): it stays in the queue, whoever asks for deliveries
 CA_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -36,7 +37,7 @@ CHECKED = ("verify", "secure")
 # what decides how mail leaves and no field of the form is read from: told by the parameter's own name, unless the field
 # that it goes with differs too
 UNTOLD = {
-    "default_transport": "", "smtp_tls_policy_maps": "security", "smtp_tls_secure_cert_match": "security",
+    "default_transport": "enabled", "smtp_tls_policy_maps": "security", "smtp_tls_secure_cert_match": "security",
     "smtp_tls_servername": "host", "smtp_sasl_security_options": "auth_type",
     "smtp_sasl_tls_security_options": "auth_type", "smtp_sasl_tls_verified_security_options": "auth_type",
     "smtp_sasl_mechanism_filter": "auth_type", "smtp_helo_timeout": "timeout", "mydestination": "",
@@ -119,7 +120,8 @@ class Postfix(Backend):
             return {**values, **DEFAULTS, **main_cf_values(main)}
         said = self.host.run(["postconf", "-x", *ASKED])
         if said.code:
-            raise StepFailed("read", f"postconf cannot read main.cf: {said.words}", "mend it", MAIN)
+            file = MASTER if MASTER in said.words else MAIN
+            raise StepFailed("read", f"Postfix cannot read it: {said.words}", "mend it", file)
         lines = (line.partition(" =") for line in said.out.split("\n"))
         values.update({key: value.strip() for key, equals, value in lines if equals})
         return values
@@ -133,23 +135,24 @@ class Postfix(Backend):
 
     def _read_form(self, name: str, observed: Observed) -> None:
         values, agents = observed.detail["values"], observed.detail["agents"]
-        senders, own, hop = self._routes(values, name)
+        senders, own, hop, held = self._routes(values, name)
         mine = [agent.name for agent in transports(marks.get(observed.detail["master"], name) or "")]
         agent = own or next(iter(mine), "smtp")
         settings = agents[agent].settings if agent in agents else {}
         found = Effective({**values, **settings}, agent, hop if own or mine else values["relayhost"])
-        if agent not in agents:
+        if observed.detail["master"] and agent not in agents:
             observed.faults.append((f"delivery agent {agent} in {MASTER}", "missing", "there"))
         observed.managed = observed.managed or bool(own)
         observed.detail["found"] = found
+        held = held if own else values["default_transport"].startswith("retry:")
         observed.form = {**self._form(found, observed), "senders": senders}
+        observed.form["enabled"] = not held and agent not in re.split(r"[\s,]+", values["defer_transports"])
 
     def _form(self, found: Effective, observed: Observed) -> dict[str, Any]:
         settings = found.settings
         host, port = split_nexthop(found.hop) if found.hop else ("", 25)
         security = _security(settings)
         form = {
-            "enabled": found.agent not in re.split(r"[\s,]+", settings["defer_transports"]),
             "host": host,
             "port": port,
             "security": security,
@@ -208,16 +211,16 @@ class Postfix(Backend):
         pairs = (b"\t".join(row).rstrip().decode("utf-8", "surrogateescape").split("\t", 1) for row in rows)
         return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
 
-    def _routes(self, values: Mapping[str, str], name: str) -> tuple[tuple[str, ...], str, str]:
-        """The senders whose mail Postfix gives to the service's own agent, that agent, and the next hop it is given."""
+    def _routes(self, values: Mapping[str, str], name: str) -> tuple[tuple[str, ...], str, str, bool]:
+        """The senders whose mail Postfix gives to the service's own agent, that agent, its next hop; is it held?"""
         maps = values["sender_dependent_default_transport_maps"]
         path = map_path(maps)
         block = marks.get(text_of(self.host, path), name) if path else None
         found = self._look_up(maps, [line.split()[0] for line in (block or "").splitlines()])
-        ours = re.compile(rf"(fleetmail-{re.escape(name)}\.[ab]):(.*)")
+        ours = re.compile(rf"(retry:.* )?(fleetmail-{re.escape(name)}\.[ab]):(.*)")
         ways = {key: match.groups() for key, match in ((key, ours.match(way)) for key, way in found.items()) if match}
-        agent, hop = next(iter(ways.values()), ("", ""))
-        return tuple(sorted(key.lstrip("@") for key, way in ways.items() if way == (agent, hop))), agent, hop
+        held, agent, hop = first = next(iter(ways.values()), ("", "", ""))
+        return tuple(sorted(key.lstrip("@") for key, way in ways.items() if way == first)), agent, hop, bool(held)
 
     def _remark(self, name: str, observed: Observed) -> None:
         """What leads mail another way than our block says."""
@@ -229,11 +232,14 @@ class Postfix(Backend):
         agent = observed.detail["agents"].get("smtp") if found.agent == "smtp" else None
         for key, value in agent.settings.items() if agent else ():
             if key in RELAY and value != block.get(key):
-                told = Problem(MASTER, f"the smtp agent sets {key} = {value}", "remove that -o: it wins over main.cf")
-                observed.overrides.append(told)
-                observed.warnings.append(str(told))
-        for key in ("transport_maps", "sender_dependent_relayhost_maps"):
-            if values[key]:
+                way_out = "remove that -o: it wins over main.cf"
+                observed.overrides.append(Problem(MASTER, f"the smtp agent sets {key} = {value}", way_out))
+                observed.warnings.append(str(observed.overrides[-1]))
+        if found.agent != "smtp" and found.agent in re.split(r"[\s,]+", values["defer_transports"]):
+            told = f"defer_transports = {values['defer_transports']} holds this service's mail"
+            observed.overrides.append(Problem(MAIN, told, f"take {found.agent} out of it"))
+        for key in ("transport_maps", "sender_dependent_relayhost_maps", "sender_dependent_default_transport_maps"):
+            if values[key] and not map_path(values[key]):
                 observed.warnings.append(f"{key} = {values[key]} sends some mail another way")
 
     # -- what is wanted ----------------------------------------------------------------------------------------------
@@ -247,57 +253,9 @@ class Postfix(Backend):
         return form
 
     def own_problems(self, service: Service) -> Iterator[Problem]:
-        main, master = text_of(self.host, MAIN), text_of(self.host, MASTER)
-        by_hand = main_cf_values(marks.outside(main))
-        yield from _unreachable(service.host, by_hand.get("inet_protocols", "all"))
-        shared = main_cf_values(marks.get(main, SHARED) or "")
-        if service.senders:
-            yield from self._problems_by_senders(service, main, by_hand)
-            if not master and not self.host.live:
-                yield Problem("senders", f"need {MASTER}, which is not there", "install Postfix in the tree first")
-        else:
-            others = [name for name in marks.names(main) if name not in (SHARED, service.name)]
-            if others:
-                told = f"'{others[0]}' already takes all mail of this Postfix"
-                yield Problem("senders", told, "give this service senders, or make the other one absent first")
-            if marks.get(master, service.name) is not None:
-                yield Problem("senders", "this service takes some senders' mail only", "make it absent first")
-        yield from self._conflicts(service, shared)
+        from .postfix_problems import problems
 
-    @staticmethod
-    def _problems_by_senders(service: Service, main: str, by_hand: Mapping[str, str]) -> Iterator[Problem]:
-        routes = by_hand.get("sender_dependent_default_transport_maps")
-        if routes:
-            told = f"main.cf has sender_dependent_default_transport_maps = {routes} already"
-            yield Problem("senders", told, "move its entries into services, then remove that line")
-        if service.from_address:
-            told = "is not needed with senders: their mail keeps their address"
-            yield Problem("from_address", told, "leave it out")
-        if marks.get(main, service.name) is not None:
-            yield Problem("senders", "this service takes all mail of the host", "make it absent first")
-
-    def _conflicts(self, service: Service, shared: Mapping[str, str]) -> Iterator[Problem]:
-        """Where this service and those that are there would get into each other's mail."""
-        path = map_path(shared.get("sender_dependent_default_transport_maps", ""))
-        routes = text_of(self.host, path) if path else ""
-        taken = {
-            line.split()[0]: name
-            for name in marks.names(routes)
-            if name != service.name
-            for line in (marks.get(routes, name) or "").splitlines()
-        }
-        mine = sender_keys(service)
-        for key in (key for key in mine if key in taken):
-            yield Problem("senders", f"{key.lstrip('@')} goes through service '{taken[key]}' already", "name it in one")
-        rewritten = from_address(shared) if service.senders else service.from_address
-        option = "senders" if service.senders else "from_address"
-        for key in {**taken, **dict.fromkeys(mine)} if rewritten else ():
-            if key.lower() == rewritten.lower():
-                told = f"the rewritten sender {rewritten} is one of the senders of '{taken.get(key, service.name)}'"
-                yield Problem(option, f"{told}, which would get all mail", "rewrite to another address")
-            elif key.startswith("@"):
-                told = f"senders of {key[1:]} ('{taken.get(key, service.name)}') would be rewritten to {rewritten}"
-                yield Problem(option, told, "name the addresses one by one instead of their domain")
+        return problems(self.host, service)
 
     def desired(self, service: Service | None, name: str, observed: Observed) -> list[FileState]:
         if not observed.detail:  # Postfix is not there: what would be written on a fresh host
@@ -377,14 +335,6 @@ def sender_keys(service: Service) -> list[str]:
 def is_ip(host: str) -> bool:
     """Is the relay given by its address?"""
     return ":" in host or re.fullmatch(r"[\d.]+", host) is not None
-
-
-def _unreachable(host: str, protocols: str) -> Iterator[Problem]:
-    """Is the relay given by an address that Postfix is told not to use?"""
-    family = "ipv6" if ":" in host else "ipv4"
-    if is_ip(host) and not {"all", family} & set(re.split(r"[\s,]+", protocols)):
-        told = f"is an {family.replace('ip', 'IP')} address, but main.cf has inet_protocols = {protocols}"
-        yield Problem("host", told, f"give another address, or let inet_protocols have {family}")
 
 
 def map_path(map_name: str) -> str:

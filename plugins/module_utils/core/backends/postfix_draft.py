@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import marks
 from ..service import Service
 from .base import FileState, Observed, raw, text_of
-from .postfix import MAIN, MASTER, UNTOLD, Effective, from_address, is_ip, map_path, sender_keys, system_bundle
+from .postfix import HELD, MAIN, MASTER, UNTOLD, Effective, from_address, is_ip, map_path, sender_keys, system_bundle
 from .postfix_files import FILES, SHARED, main_cf_values, nexthop, rewrite_main_cf, tidy, transport_entry, transports
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Draft:
             if key in told or wanted.get(key, found[key]) == found[key]:
                 continue
             # is it a consequence of another field's change? Most of them we never set to anything else
-            follows = field and (key not in block or field in ("host", "timeout"))
+            follows = field and (key not in block or field in ("enabled", "host", "timeout"))
             if not follows or form.get(field) == getattr(self.service, field):
                 self.observed.faults.append((key, found[key], wanted[key]))
 
@@ -129,8 +130,11 @@ class Draft:
         new, effective = marks.drop(old, self.name), True
         if self.service is not None and self.own_agent:
             keys = sender_keys(self.service)
-            new = marks.put(old, self.name, "".join(f"{key} {self._agent(slot)}:{self.hop}\n" for key in keys))
-            effective = len(keys) == len(self.observed.form.get("senders", ()))
+            way = ("" if self.service.enabled else HELD + " ") + f"{self._agent(slot)}:{self.hop}"
+            new = marks.put(old, self.name, "".join(f"{key} {way}\n" for key in keys))
+            senders = tuple(sorted(key.lstrip("@") for key in keys))
+            now = self.observed.form.get("senders"), self.observed.form.get("enabled")
+            effective = now == (senders, self.service.enabled)
         if not marks.names(new):
             return None
         if current and new == old and effective:
@@ -144,7 +148,8 @@ class Draft:
             return text
         for line in self.host.run(["postmap", "-s", f"{self.kind}:{path}"]).out.splitlines():
             key, _tab, way = line.partition("\t")
-            name = way.partition(":")[0][len("fleetmail-") : -len(".a")]
+            found = re.search(r"fleetmail-(\S+)\.[ab]:", way)
+            name = found.group(1) if found else self.name
             text = marks.put(text, name, (marks.get(text, name) or "") + f"{key} {way}\n")
         return text
 
@@ -183,7 +188,7 @@ class Draft:
 
     def _main_state(self, slot: str, password: str | None, routes: Map | None) -> FileState:
         own = rewrite_main_cf(self.main, self.name, self._own_parameters(password))
-        shared = self._shared_parameters(self._agent(slot), routes)
+        shared = self._shared_parameters(routes)
         final = raw(rewrite_main_cf(own, SHARED, shared))
         if not final:  # there was none before us
             return FileState(MAIN, None)
@@ -204,9 +209,14 @@ class Draft:
         """The service's block in main.cf; a service by senders has none."""
         if self.service is None or self.own_agent:
             return {}
-        wanted = {"default_transport": "smtp"}
+        # defer_transports would hold mail until the next `postqueue -f`, which a network coming up is enough for
+        ways = {} if self.service.enabled else {"default_transport": HELD, "relay_transport": HELD}
+        wanted = {"default_transport": "smtp", **ways}
         if self.hop:
             wanted = {"relayhost": self.hop, **wanted, **self._settings(self.service, password)}
+        deferred = _names(self.theirs.get("defer_transports", ""))
+        if self.service.enabled and set(deferred) & set(SHARED_AGENTS):
+            wanted["defer_transports"] = ", ".join(name for name in deferred if name not in SHARED_AGENTS)
         if self.options.get("null_client"):
             wanted.update(mydestination="", inet_interfaces="loopback-only")
         return wanted
@@ -236,31 +246,12 @@ class Draft:
         barred = {key: value for key, value in BARRED.items() if self.theirs.get(key, value) != value}
         return {**settings, **barred}
 
-    def _shared_parameters(self, agent: str, routes: Map | None) -> dict[str, str]:
+    def _shared_parameters(self, routes: Map | None) -> dict[str, str]:
         """What one line of main.cf has to say for all services together."""
-        before = main_cf_values(marks.get(self.main, SHARED) or "")
-        wanted: dict[str, str] = {}
+        wanted = self._rewriting(main_cf_values(marks.get(self.main, SHARED) or ""), routes)
         if routes:
             wanted["sender_dependent_default_transport_maps"] = f"{self.kind}:{routes.path}"
-        wanted.update(self._rewriting(before, routes))
-        held, theirs = self._held(before, agent), _names(self.theirs.get("defer_transports", ""))
-        if held != theirs:
-            wanted["defer_transports"] = ", ".join(held)
         return wanted
-
-    def _held(self, before: Mapping[str, str], agent: str) -> list[str]:
-        """The agents whose mail waits in the queue: somebody else's, those of other services, and ours when it must."""
-        theirs, ours = _names(self.theirs.get("defer_transports", "")), _names(before.get("defer_transports", ""))
-        mine = {agent, self.found.agent} if self.own_agent else {*SHARED_AGENTS}
-        if self.service is None and not self.own_agent:
-            mine = set()  # what takes all mail is theirs again
-        elif self.own_agent and "defer_transports" in before:
-            theirs = [name for name in ours if not name.startswith("fleetmail-")]
-        others = [*theirs, *(name for name in ours if name.startswith("fleetmail-"))]
-        held = [name for name in dict.fromkeys(others) if name not in mine]
-        if self.service is None or self.service.enabled:
-            return held
-        return held + ([agent] if self.own_agent else list(SHARED_AGENTS))
 
     def _rewriting(self, before: Mapping[str, str], routes: Map | None) -> dict[str, str]:
         """Senders rewritten to from_address, except those who have a service of their own (canonical(5))."""
