@@ -641,7 +641,7 @@ def test_files_of_users_are_reported():
 
 def test_accounts_that_a_hand_wrote_are_told_before_they_go():
     text = "defaults\ntls on\naccount gmail\nhost a.test\naccount default\nhost b.test\n"
-    (told,) = Msmtp(tree(text)).read("default").warnings
+    (told,) = Msmtp(FakeHost({MAIN: text}, live=False)).read("default").warnings
     assert "gmail" in told
     assert "default" not in told.split(MAIN)[0]
 
