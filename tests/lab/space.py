@@ -48,7 +48,9 @@ class Space:
         os.close(readable)
         assert self._launcher.stdout
         assert self._launcher.stderr
-        select.select([self._launcher.stdout], [], [], START_TIMEOUT)
+        answered = select.poll()  # not select(2): with hundreds of hosts file descriptors are above its limit
+        answered.register(self._launcher.stdout, select.POLLIN)
+        answered.poll(START_TIMEOUT * 1000)
         os.set_blocking(self._launcher.stdout.fileno(), False)
         answer = (self._launcher.stdout.readline() or b"").strip()
         if not answer:
