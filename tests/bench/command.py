@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -66,10 +67,20 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 @contextlib.contextmanager
 def _bench(told: argparse.Namespace) -> Iterator[Bench]:
     """The ground that contenders share. Ours is a copy: the checkout may be worked on meanwhile."""
-    with checkout.copied() as collection, tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        ours = collection.parents[2]
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        ours = Path(folder, "collections")
+        for part in ("plugins", "meta", "galaxy.yml"):
+            _copy(checkout.ROOT / part, ours / checkout.PLACE / part)
         ground = peers.present(ours) if told.quick or told.profile else peers.ground(ours)
         yield Bench(ground, told.forks, Path(folder))
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        shutil.copyfile(source, target)
 
 
 def _measure(bench: Bench, told: argparse.Namespace) -> None:
