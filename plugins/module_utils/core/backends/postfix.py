@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: fleetmail.smtp contributors
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""Postfix, 3.0 and later.
+"""Postfix, 3.4 and later.
 
 The service that takes all mail is a block in main.cf. A service that takes some senders' mail is a delivery agent of
 its own in master.cf, chosen by sender_dependent_default_transport_maps. Password maps and agents are written beside the
@@ -19,7 +19,7 @@ from ..errors import Problem, StepFailed
 from ..redaction import Secret
 from ..service import Service
 from .base import Backend, Capabilities, FileState, Observed, Option, Rule, Submission, raw, text_of
-from .postfix_files import FILES, main_cf_values, seconds, split_nexthop, transports
+from .postfix_files import FILES, inline_secrets, main_cf_values, seconds, split_nexthop, transports
 
 if TYPE_CHECKING:
     from ..port import Host
@@ -41,7 +41,15 @@ UNTOLD = {
     "smtp_tls_servername": "host", "smtp_sasl_security_options": "auth_type",
     "smtp_sasl_tls_security_options": "auth_type", "smtp_sasl_tls_verified_security_options": "auth_type",
     "smtp_sasl_mechanism_filter": "auth_type", "smtp_helo_timeout": "timeout", "mydestination": "",
+    "smtp_host_lookup": "host", "smtp_generic_maps": "from_address",
     "inet_interfaces": "",
+}  # fmt: skip
+# what else may lead mail astray: told as a warning, for it may be meant so
+ASTRAY = {
+    "transport_maps": "sends some mail another way", "sender_dependent_relayhost_maps": "sends some mail another way",
+    "sender_dependent_default_transport_maps": "sends some mail another way",
+    "content_filter": "takes the mail before the relay does", "canonical_maps": "rewrites addresses",
+    "masquerade_domains": "rewrites addresses",
 }  # fmt: skip
 RELAY = (
     "relayhost", "smtp_tls_security_level", "smtp_tls_wrappermode", "smtp_tls_CAfile", "smtp_tls_CApath",
@@ -49,12 +57,11 @@ RELAY = (
 )  # fmt: skip
 ASKED = (
     *RELAY, "defer_transports", "sender_canonical_maps", "sender_canonical_classes",
-    "sender_dependent_default_transport_maps", "sender_dependent_relayhost_maps", "transport_maps",
-    "default_database_type", "queue_directory", "maillog_file",
+    "default_database_type", "queue_directory", "maillog_file", "mail_version", *ASTRAY,
 )  # fmt: skip
 DEFAULTS = {
     "default_transport": "smtp", "smtp_connect_timeout": "30s", "default_database_type": "hash",
-    "queue_directory": "/var/spool/postfix",
+    "queue_directory": "/var/spool/postfix", "sender_canonical_classes": "envelope_sender, header_sender",
 }  # fmt: skip
 
 
@@ -92,6 +99,7 @@ class Postfix(Backend):
             Rule("senders", "has one of $ { } = # in it", "Postfix would read them otherwise in its maps", r"[${}=#]"),
         ),
     )  # fmt: skip
+    by_hand: ClassVar[Mapping[str, tuple[str, ...]]] = {"start": ("postfix", "start"), "stop": ("postfix", "stop")}
     options: ClassVar[Mapping[str, Option]] = {
         "null_client": Option(
             bool, False, "true: this host takes no mail from others and delivers none to itself: all of it is relayed"
@@ -109,6 +117,7 @@ class Postfix(Backend):
         observed = Observed({}, managed, self.running(values["queue_directory"]))
         agents = {agent.name: agent for agent in transports(master)}
         observed.detail.update(values=values, main=main, master=master, agents=agents)
+        observed.secrets += [*inline_secrets(main), *inline_secrets(master)]
         self._read_form(name, observed)
         self._remark(name, observed)
         return observed
@@ -238,9 +247,9 @@ class Postfix(Backend):
         if found.agent != "smtp" and found.agent in re.split(r"[\s,]+", values["defer_transports"]):
             told = f"defer_transports = {values['defer_transports']} holds this service's mail"
             observed.overrides.append(Problem(MAIN, told, f"take {found.agent} out of it"))
-        for key in ("transport_maps", "sender_dependent_relayhost_maps", "sender_dependent_default_transport_maps"):
+        for key, does in ASTRAY.items():
             if values[key] and not map_path(values[key]):
-                observed.warnings.append(f"{key} = {values[key]} sends some mail another way")
+                observed.warnings.append(f"{key} = {values[key]} {does}")
 
     # -- what is wanted ----------------------------------------------------------------------------------------------
 
@@ -286,7 +295,7 @@ class Postfix(Backend):
 
     def restore(self, was_running: bool | None) -> None:
         # stop and start, not reload: after a fatal setting a reload leaves deliveries throttled for about a minute
-        self.host.service("stop", "postfix")
+        self.service("stop", "postfix")
         if was_running:
             self.act_service("roll-back", "start", "postfix")
 
@@ -321,8 +330,9 @@ def _security(settings: Mapping[str, str]) -> str:
 
 def from_address(settings: Mapping[str, str]) -> str:
     """The one address that all senders are rewritten to, empty when they are not."""
-    found = re.search(r"(?:^|[\s,])static:(\S+?)(?:$|[\s,])", settings.get("sender_canonical_maps", ""))
-    classes = settings.get("sender_canonical_classes", "envelope_sender, header_sender")
+    pattern = r"(?:^|[\s,])(?:static:|regexp:\{ \{ /@/ )(\S+?)(?:$|[\s,])"
+    found = re.search(pattern, settings.get("sender_canonical_maps", ""))
+    classes = settings.get("sender_canonical_classes", DEFAULTS["sender_canonical_classes"])
     both = {"envelope_sender", "header_sender"} <= set(re.split(r"[\s,]+", classes))
     return found.group(1) if found and both else ""
 

@@ -234,6 +234,8 @@ class Draft:
             settings["smtp_tls_servername"] = "" if is_ip(service.host) else "hostname"
             settings["smtp_tls_CAfile"] = service.ca_file or system_bundle(self.host)
             settings["smtp_tls_CApath"] = ""
+        if not is_ip(service.host):
+            settings["smtp_host_lookup"] = "dns, native"  # /etc/hosts too, as everything else on the host
         settings["smtp_sasl_auth_enable"] = "yes" if password else "no"
         settings["smtp_sasl_password_maps"] = self._map_name(password) if password else ""
         if password:
@@ -244,6 +246,8 @@ class Draft:
         settings["smtp_connect_timeout"] = f"{service.timeout}s"
         settings["smtp_helo_timeout"] = f"{service.timeout}s"
         barred = {key: value for key, value in BARRED.items() if self.theirs.get(key, value) != value}
+        if service.from_address and self.theirs.get("smtp_generic_maps"):
+            barred["smtp_generic_maps"] = ""  # it rewrites what leaves, after us
         return {**settings, **barred}
 
     def _shared_parameters(self, routes: Map | None) -> dict[str, str]:
@@ -252,6 +256,11 @@ class Draft:
         if routes:
             wanted["sender_dependent_default_transport_maps"] = f"{self.kind}:{routes.path}"
         return wanted
+
+    def _has_inline_patterns(self) -> bool:
+        """Since 3.7 (DATABASE_README). A static map would give the empty sender of bounces an address too."""
+        version = re.match(r"(\d+)\.(\d+)", self.values["mail_version"])
+        return version is not None and (int(version.group(1)), int(version.group(2))) >= (3, 7)
 
     def _rewriting(self, before: Mapping[str, str], routes: Map | None) -> dict[str, str]:
         """Senders rewritten to from_address, except those who have a service of their own (canonical(5))."""
@@ -264,7 +273,7 @@ class Draft:
         senders = [line.split()[0] for line in (routes.text if routes else "").splitlines() if line[0] not in "#@"]
         apart = " ".join(f"{{ {sender} = {sender} }}" for sender in senders)
         exempt = f"inline:{{ {apart} }}, " if senders else ""
-        maps = f"{exempt}static:{address}"
+        maps = exempt + (f"regexp:{{ {{ /@/ {address} }} }}" if self._has_inline_patterns() else f"static:{address}")
         return {"sender_canonical_maps": maps, "sender_canonical_classes": "envelope_sender, header_sender"}
 
 

@@ -145,6 +145,14 @@ def nexthop(host: str, port: int) -> str:
     return f"[{host}]:{port}"
 
 
+def inline_secrets(text: str) -> Iterator[str]:
+    """Credentials that stand in main.cf or master.cf themselves, by a static: or inline: map (DATABASE_README)."""
+    for value in re.findall(r"sasl_password_maps\s*=((?:[^\n]|\n[ \t])*)", text):
+        for entry in re.findall(r"static:\s*\{?([^{}\s,]+)", value) + re.findall(r"=\s*([^{}=]*?)\s*\}", value):
+            yield entry
+            yield entry.partition(":")[2]
+
+
 def split_nexthop(text: str) -> tuple[str, int]:
     """Host and port of a relayhost; a name without brackets (looked up by MX) keeps a mark that equals no host."""
     named = {"smtp": 25, "submission": 587, "submissions": 465, "smtps": 465}

@@ -13,7 +13,7 @@ from .. import marks
 from ..errors import Problem
 from ..service import Service
 from .base import text_of
-from .postfix import MAIN, MASTER, from_address, is_ip, map_path, sender_keys
+from .postfix import MAIN, MASTER, from_address, is_ip, map_path, sender_keys, system_bundle
 from .postfix_files import SHARED, main_cf_values, transports
 
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ def problems(host: Host, service: Service) -> Iterator[Problem]:
         if marks.get(master, service.name) is not None:
             yield Problem("senders", "this service takes some senders' mail only", "make it absent first")
     yield from _conflicts(host, service, shared)
+    needs_bundle = service.security != "none" and service.validate_certs and not service.ca_file
+    if master and needs_bundle and not host.exists(system_bundle(host)):
+        told = "is needed: this host has no CA certificates of its own to verify the relay by"
+        yield Problem("ca_file", told, "install ca-certificates, or give ca_file")
     if master and not service.enabled and "retry" not in {agent.name for agent in transports(master)}:
         told = f"false needs the agent 'retry', which {MASTER} has not"
         yield Problem("enabled", told, "add 'retry unix - - y - - error' to it")

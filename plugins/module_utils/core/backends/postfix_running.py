@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 _FATAL = re.compile(
     r"/(?:master|qmgr|trivial-rewrite|cleanup|smtp)\[\d+\]: ((?:fatal|panic): .*|warning: .*throttling.*)"
 )
-_STATUS = re.compile(r": ([0-9A-Za-z]+): to=<([^>]*)>.* status=(\w+) \((.*)\)$", re.M)
-_ENDS = ("bounced", "SOFTBOUNCE", "expired")
+_STATUS = re.compile(r": ([0-9A-Za-z]+): to=<([^>]*)>.*? relay=([^,]*),.* status=(\w+) \((.*)\)$", re.M)
+_A_RELAY = re.compile(r"\[.*\]:\d+$")  # delivered over the network, not by this host to itself
+_STAYED = "delivered on this host, not by the relay"
+_ENDS = ("bounced", "SOFTBOUNCE", "expired", _STAYED)
 
 
 def check(backend: Postfix, staged: Mapping[str, str]) -> list[str]:
@@ -52,7 +54,8 @@ def activate(backend: Postfix, before: Observed, service: Service | None) -> Non
         if service is not None:
             backend.act_service("activate", "start", "postfix")
     elif after["inet_interfaces"] != before.detail["values"]["inet_interfaces"]:
-        backend.act_service("activate", "restart", "postfix")  # a reload does not rebind (postconf(5))
+        backend.act_service("activate", "stop", "postfix")  # a reload does not rebind (postconf(5))
+        backend.act_service("activate", "start", "postfix")
     else:
         backend.act("activate", ["postfix", "reload"])
 
@@ -92,7 +95,7 @@ def followed(log: str, ident: str, recipients: Sequence[str]) -> tuple[Submissio
     if not named:
         return Submission(False, "the mail log never named it: is there one on this host?"), False
     queue_id = named.group(1)
-    last = {to: (status, words) for found, to, status, words in _STATUS.findall(log) if found == queue_id}
+    last = {to: _outcome(*told) for found, to, *told in _STATUS.findall(log) if found == queue_id}
     unsent = {to: one for to, one in last.items() if one[0] != "sent"}
     if not last or (not unsent and len(last) < len(set(recipients))):
         return Submission(False, "still in the queue", queue_id), False
@@ -101,3 +104,8 @@ def followed(log: str, ident: str, recipients: Sequence[str]) -> tuple[Submissio
     told = "; ".join(f"{to}: {status}: {words}" for to, (status, words) in unsent.items())
     complete = len(last) >= len(set(recipients)) and all(status in _ENDS for status, _words in unsent.values())
     return Submission(False, told, queue_id), complete
+
+
+def _outcome(relay: str, status: str, words: str) -> tuple[str, str]:
+    """Status and words of a delivery; one that never left this host proves nothing of the relay."""
+    return (status, words) if status != "sent" or _A_RELAY.search(relay) else (_STAYED, words)
