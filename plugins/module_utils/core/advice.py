@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from .dialogue import Failure
+from .errors import StepFailed
 
 
 class Cause(NamedTuple):
@@ -225,6 +226,10 @@ class Advice(NamedTuple):
     def what(self) -> str:
         """The part of the sentence that says what is wrong."""
         return self.sentence[: -len(self.way_out) - 2] if self.way_out else self.sentence
+
+    def as_error(self, option: str) -> StepFailed:
+        """The relay's no, told of an option."""
+        return StepFailed(option, self.what, self.way_out)
 
 
 NONE = Advice()

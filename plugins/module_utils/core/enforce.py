@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Callable
 from .backends.base import Backend, Observed
 from .errors import FleetmailError, HostError, InvalidService, StepFailed, unforeseen
 from .journal import STATE, interrupted
-from .order import Order, certificate_problems
+from .order import Order
 from .plan import Drift, Plan, compare
+from .proof_options import certificate_problems
 from .redaction import LONGEST, Redactor
 from .service import Service, public_view
 
@@ -153,6 +154,7 @@ class Enforcement:
 
         transaction = Transaction(self.host, backend, self.plan)
         before = self.observed
+        self.warnings += before.warnings
         try:
             transaction.apply(before, self._steps(backend, before), self.order.backup)
         except BaseException:

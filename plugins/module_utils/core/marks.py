@@ -123,14 +123,16 @@ def unmute(text: str, wanted: Callable[[str], bool]) -> str:
     if MUTED not in text:
         return text
     out: list[str] = []
-    giving = False
+    giving = within = False
     for line in lines(text):
         if line.startswith(MUTED):
             original = line[len(MUTED) :]
             # a continuation line, or a comment between such lines, shares the fate of the line before
-            if not original.startswith((*BLANK, "\n", "#")):
+            if not (within and original.startswith((*BLANK, "\n", "#"))):
                 giving = wanted(original)
+            within = True
             out.append(original if giving else line)
         else:
+            within = False
             out.append(line)
     return "".join(out)

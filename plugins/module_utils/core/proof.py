@@ -7,40 +7,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from .advice import Advice
 from .backends.base import Backend
 from .dialogue import Failure
 from .errors import StepFailed
 from .message import TestSend, compose, send
-from .order import Order, SendOrder
+from .order import Order
 from .probe import probe
+from .proof_options import SendOrder
 from .service import Service
-from .target import Bearer, Password, Target
-
-
-def target_of(service: Service, root: str = "/", recipient: str = "", timeout: int = 0, token: str = "") -> Target:
-    """The conversation that the service's mail software would have with the relay."""
-    auth: Password | Bearer | None = Bearer(service.username, token) if token else None
-    if service.auth_type == "password" and service.password is not None:
-        auth = Password(service.username, service.password.reveal())
-    return Target(
-        host=service.host,
-        port=service.port,
-        security=service.security,
-        ca_file=root.rstrip("/") + service.ca_file if service.ca_file else "",
-        validate_certs=service.validate_certs,
-        timeout=timeout or service.timeout,
-        auth=auth,
-        allow_cleartext=service.allow_cleartext_auth or service.loopback,
-        sender=service.from_address,
-        recipient=recipient,
-    )
+from .target import target_of
 
 
 def verify(order: Order, root: str) -> tuple[dict[str, Any], StepFailed | None]:
     """Probe the relay as far as the order says: the contract's ``verification``, and what is wrong, if anything is."""
     report = probe(target_of(order.service, root, order.verify_recipient), order.verify)
-    return report.as_result(), None if report.ok else refused("verify", report.advice)
+    return report.as_result(), None if report.ok else report.advice.as_error("verify")
 
 
 def test_send(
@@ -52,12 +33,7 @@ def test_send(
     if mail.via == "mta":
         return _through(backend, what, target.default_sender, mail.timeout)
     sent = send(target, what)
-    return sent.as_result(), None if sent.sent else refused("test_send", sent.advice)
-
-
-def refused(option: str, advice: Advice) -> StepFailed:
-    """The relay's no as an error."""
-    return StepFailed(option, advice.what, advice.way_out)
+    return sent.as_result(), None if sent.sent else sent.advice.as_error("test_send")
 
 
 def _through(

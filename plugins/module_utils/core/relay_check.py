@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .errors import FleetmailError, InvalidService, Problem
-from .order import LEVELS, SendOrder, ca_problems, certificate_problems
+from .proof_options import LEVELS, SendOrder, ca_problems, certificate_problems
 from .redaction import Redactor
 from .service import NOT_ONE_LINE, Service, is_address, is_one_line
 
@@ -71,7 +71,7 @@ def _check_relay(options: Mapping[str, Any], host: Host, check: bool, result: di
     if problems:
         raise InvalidService(problems)
     from .probe import probe
-    from .proof import refused, target_of
+    from .target import target_of
 
     target = target_of(
         service, recipient=options.get("verify_recipient") or "", token=options.get("access_token") or ""
@@ -79,7 +79,7 @@ def _check_relay(options: Mapping[str, Any], host: Host, check: bool, result: di
     report = probe(target, options.get("verify") or "auth")
     result["verification"] = report.as_result()
     if not report.ok:
-        raise refused("verify", report.advice)
+        raise report.advice.as_error("verify")
     if options.get("test_send"):
         _send(options, target, check, result)
 
@@ -88,7 +88,6 @@ def _send(options: Mapping[str, Any], target: Any, check: bool, result: dict[str
     from dataclasses import replace
 
     from .message import TestSend, send
-    from .proof import refused
 
     mail = SendOrder.from_options(options["test_send"])
     if check:
@@ -97,4 +96,4 @@ def _send(options: Mapping[str, Any], target: Any, check: bool, result: dict[str
     sent = send(replace(target, timeout=mail.timeout), TestSend(mail.to, mail.sender, mail.subject, mail.body))
     result["test_send"] = sent.as_result()
     if not sent.sent:
-        raise refused("test_send", sent.advice)
+        raise sent.advice.as_error("test_send")

@@ -8,6 +8,10 @@ from __future__ import annotations
 import re
 import socket
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .service import Service
 
 _ADDRESS = re.compile(r"[^\s<>@\x00-\x1f\x7f]+@[^\s<>@\x00-\x1f\x7f]+\Z")
 
@@ -72,3 +76,22 @@ def wire_address(text: str) -> str:
         raise ValueError("not a mail address")
     local, _rest, domain = text.rpartition("@")
     return f"{local}@{domain if domain.isascii() else domain.encode('idna').decode()}"
+
+
+def target_of(service: Service, root: str = "/", recipient: str = "", timeout: int = 0, token: str = "") -> Target:
+    """The conversation that the service's mail software would have with the relay."""
+    auth: Password | Bearer | None = Bearer(service.username, token) if token else None
+    if service.auth_type == "password" and service.password is not None:
+        auth = Password(service.username, service.password.reveal())
+    return Target(
+        host=service.host,
+        port=service.port,
+        security=service.security,
+        ca_file=root.rstrip("/") + service.ca_file if service.ca_file else "",
+        validate_certs=service.validate_certs,
+        timeout=timeout or service.timeout,
+        auth=auth,
+        allow_cleartext=service.allow_cleartext_auth or service.loopback,
+        sender=service.from_address,
+        recipient=recipient,
+    )

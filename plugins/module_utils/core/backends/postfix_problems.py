@@ -39,7 +39,7 @@ def problems(host: Host, service: Service) -> Iterator[Problem]:
             yield Problem("senders", "this service takes some senders' mail only", "make it absent first")
     yield from _conflicts(host, service, shared)
     needs_bundle = service.security != "none" and service.validate_certs and not service.ca_file
-    if master and needs_bundle and not host.exists(system_bundle(host)):
+    if host.live and master and needs_bundle and not host.exists(system_bundle(host)):
         told = "is needed: this host has no CA certificates of its own to verify the relay by"
         yield Problem("ca_file", told, "install ca-certificates, or give ca_file")
     if master and not service.enabled and "retry" not in {agent.name for agent in transports(master)}:

@@ -12,11 +12,10 @@ from unit.fake_host import FakeHost
 
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.errors import HostError, InvalidService
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.host import Completed, Snapshot
-from ansible_collections.fleetmail.smtp.plugins.module_utils.core.order import (
-    Order,
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.order import Order, offline_problems
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.proof_options import (
     ca_problems,
     certificate_problems,
-    offline_problems,
 )
 
 RELAY = {"host": "relay.example.test", "security": "starttls"}
