@@ -24,6 +24,7 @@ from lab.layers import why_unavailable
 
 ROOT = checkout.ROOT
 TESTS = ROOT / "tests"
+SPREAD = ("--numprocesses=2", "--dist=loadfile")  # hosts of different files know nothing of each other
 LEFT_BY_TOOLS = (".ansible", ".demo", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache")
 
 
@@ -84,7 +85,7 @@ def all_parts(environment: Path, collection: Path) -> list[Part]:
         Part("reuse", ["reuse", "lint", "--lines"], collection, "lint"),
         Part("galaxy-importer", galaxy, collection.parents[2], "lint"),
         Part("ansible-test sanity", sanity.command(environment), collection, "sanity", background=True),
-        Part("integration tests", [*pytest, "-rs", "tests/integration"], ROOT, "integration"),
+        Part("integration tests", [*pytest, "-rs", *SPREAD, "tests/integration"], ROOT, "integration"),
         Part("crash matrix", [*pytest, "-m", "crash_full", "tests"], ROOT, "crash"),
     ]
 
