@@ -68,7 +68,7 @@ def test_the_sequence_and_what_postfix_says_of_it(host: Machine) -> None:
     expected = {
         "relayhost": f"[{RELAY_NAME}]:587", "smtp_tls_security_level": "secure", "smtp_tls_wrappermode": "no",
         "smtp_tls_CAfile": CA_FILE, "smtp_sasl_auth_enable": "yes", "smtp_sasl_mechanism_filter": "plain, login",
-        "smtp_connect_timeout": "20s", "sender_canonical_maps": "static:" + OWN,
+        "smtp_connect_timeout": "20s", "sender_canonical_maps": f"regexp:{{ {{ /@/ {OWN} }} }}",
     }  # fmt: skip
     assert host.parameters(*expected) == expected
     maps = host.parameters("smtp_sasl_password_maps")["smtp_sasl_password_maps"]
@@ -97,6 +97,23 @@ def test_mail_arrives_over_the_security_and_with_the_login_that_were_asked_for(
     attempts = [(attempt.user, attempt.secret, attempt.tls) for attempt in session.auths]
     assert attempts == ([(b"fleet", PASSWORD.encode(), security != "none")] if auth == "password" else [])
     assert session.tls is None or session.tls["server_name"] == RELAY_NAME
+
+
+def test_bounces_keep_their_empty_sender(host: Machine) -> None:
+    host.relay.change(users={"fleet": PASSWORD}, rcpt_replies={"bad@example.org": "550 5.1.1 nobody of that name"})
+    host.enforce(form(**LOGIN, from_address=OWN))
+    host.send("app@elsewhere.example", "bad@example.org")
+    message = host.relay.wait_for_message()
+    assert (message.sender, message.recipients) == ("", [OWN])
+    assert "nobody of that name" in message.data.decode()
+
+
+def test_a_relay_that_only_etc_hosts_knows(host: Machine) -> None:
+    for folder in ("/etc", "/var/spool/postfix/etc"):  # the name server is not told
+        host.shell(f"echo {RELAY_ADDRESS} in-hosts.example.test >> {folder}/hosts")
+    host.enforce({**form(**LOGIN, validate_certs=False), "host": "in-hosts.example.test"})
+    host.send()
+    assert host.relay.wait_for_message().auth_user == b"fleet"
 
 
 def test_a_relay_that_knows_only_login_and_one_that_knows_neither(host: Machine) -> None:

@@ -159,6 +159,12 @@ def test_sends_through_postfix_when_nothing_else_is_to_do(host: Machine) -> None
     assert skipped["test_send"]["skipped"]
 
 
+def test_a_mail_that_stays_on_the_host_proves_no_relay(host: Machine) -> None:
+    send = {"to": ["root@client.example.test"], "via": "mta", "timeout": 20}
+    result = rolled_back(host, {**AFTER, "backend_options": {}, "test_send": send})
+    assert "delivered on this host, not by the relay" in result["msg"]
+
+
 # -- file systems ----------------------------------------------------------------------------------------------------
 
 
