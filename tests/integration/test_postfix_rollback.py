@@ -52,7 +52,7 @@ def host(started: Machine) -> Machine:
 def rolled_back(host: Machine, options: dict[str, Any]) -> dict[str, Any]:
     """It fails, all is as it was, and the mail that waited still waits; gives the result."""
     waiting = [(mail["queue_id"], mail["sender"]) for mail in host.queue()]
-    assert [sender for _, sender in waiting] == ["waiting@elsewhere.example"]
+    assert [sender for _rest, sender in waiting] == ["waiting@elsewhere.example"]
     result = host.failure(options)
     assert result["rolled_back"]
     assert [(mail["queue_id"], mail["sender"]) for mail in host.queue()] == waiting
