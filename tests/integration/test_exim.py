@@ -78,7 +78,7 @@ def test_absent_gives_everything_back_byte_for_byte(host: Machine) -> None:
     host.shell(
         f'echo "{by_hand}" >> {CONF}; echo "MINE = 1" > {host.macros}; echo "x.example:me:secret" >> {CREDENTIALS}'
     )
-    host.shell("update-exim4.conf")
+    host.shell(f"chmod 644 {CREDENTIALS}; chown root:root {CREDENTIALS}; update-exim4.conf")
     pristine = host.snapshot()
     for options in (SERVICE, form("none"), form("tls", enabled=False), form(enabled=False, host="", ca_file="")):
         host.applied(options)
@@ -123,7 +123,10 @@ EDITS = {
     "a stopped daemon": ("/etc/init.d/exim4 stop", {"running"}),
     "a broken configuration": ("sed -i '1i bogus = 1' GENERATED", {"host", "security", GENERATED_DRIFT}),
 }  # fmt: skip
-FOREIGN = ("a stale one", "an earlier login", "no logins")  # lines of somebody else: they stay as they are
+FOREIGN = (  # lines of somebody else stay as they are, or muted
+    *("a later line", "a later line, not yet effective", "another macro", "a stale one"),
+    *("an earlier login", "no logins"),
+)
 # the same in both layouts but for these
 OF_LAYOUT = ("no macros", "no options in the transport", "an edit in what is generated", "a stale one", "another macro")
 CASES = [("monolithic", edit) for edit in EDITS] + [("split", edit) for edit in OF_LAYOUT]
@@ -250,6 +253,7 @@ def test_what_fails_leaves_the_host_as_it_was(host: Machine, failure: str, runs:
     assert PASSWORD not in str(failed)
     assert {key: value for key, value in host.snapshot().items() if "fleetmail" not in key} == before
     assert bool(host.shell("pgrep -x exim4 || true")) == runs
+    assert host.queue() == 0
 
 
 def test_a_relay_that_was_taken_over_bounces_nothing(host: Machine) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from unit.fake_host import FakeHost, apply
 
-from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends import exim
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends import exim_files
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends.exim import Exim
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.host import Completed
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.plan import Plan, compare
@@ -42,11 +42,11 @@ def service(**options: object) -> Service:
 
 def installed(conf: str = CONF, live: bool = False, **files: str) -> FakeHost:
     """A host as Debian's packages leave it; ``live`` without a daemon that runs."""
-    host = FakeHost({exim.CONF: conf, exim.TEMPLATE: TEMPLATE, **files}, live=live)
+    host = FakeHost({exim_files.CONF: conf, exim_files.TEMPLATE: TEMPLATE, **files}, live=live)
     host.groups.add("Debian-exim")
-    host.put(exim.CREDENTIALS, PASSWD, 0o640, "root", "Debian-exim")
-    host.put(exim.TRANSPORT_FILE, TRANSPORT)
-    host.put(exim.ETC + "/conf.d/transport/35_exim4-config_address_directory", AFTER)
+    host.put(exim_files.CREDENTIALS, PASSWD, 0o640, "root", "Debian-exim")
+    host.put(exim_files.TRANSPORT_FILE, TRANSPORT)
+    host.put(exim_files.ETC + "/conf.d/transport/35_exim4-config_address_directory", AFTER)
     return host
 
 
@@ -104,7 +104,7 @@ def running(said: str = SAID, **files: str) -> FakeHost:
     )
     host.put("/run/exim4/exim.pid", "77\n")
     host.put("/proc/77/comm", "exim4\n")
-    host.put(exim.GENERATED, generated(TEMPLATE))
+    host.put(exim_files.GENERATED, generated(TEMPLATE))
     return host
 
 

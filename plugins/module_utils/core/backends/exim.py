@@ -11,57 +11,42 @@ the smarthost transport: a file of ours in the split layout, a block in exim4.co
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import marks
-from ..errors import Problem
+from ..errors import HostError, Problem
 from ..redaction import Secret
 from ..service import Service
 from . import exim_files as files
 from . import exim_generated
 from .base import Backend, Capabilities, FileState, Observed, Option, Rule, Submission, raw, text_of
-from .exim_generated import ETC, GENERATED, MONOLITHIC_MACROS, TEMPLATE
+from .exim_files import (
+    ACCOUNT,
+    ASK,
+    CLEARTEXT,
+    CONF,
+    CREDENTIALS,
+    DEFAULTS,
+    ETC,
+    GENERATED,
+    HELD,
+    LONGEST_LOGIN,
+    OPTION_OF,
+    OUTSIDE,
+    TEMPLATE,
+    TRANSPORT_FILE,
+    TYPES,
+    WHOLE,
+    Layout,
+    return_path,
+)
 
 if TYPE_CHECKING:
-    from ..host import Snapshot
+    from ..host import LogMark, Snapshot
 
-CONF = ETC + "/update-exim4.conf.conf"
-CREDENTIALS = ETC + "/passwd.client"
-WHOLE = ETC + "/exim4.conf"  # instead of everything else, where it exists
-SPLIT_MACROS = ETC + "/conf.d/main/000_localmacros"
-TRANSPORT_FILE = ETC + "/conf.d/transport/30_exim4-config_remote_smtp_smarthost"
-CONTINUED = TRANSPORT_FILE + "-fleetmail"  # update-exim4.conf joins files in their order: right after the one above
-ACCOUNT = "Debian-exim"
-TYPES = ("smarthost", "satellite")  # the configuration types that send all mail to one relay
-LONGEST_LOGIN = 3000  # "AUTH PLAIN" and the base64 of both must fit Exim's 4,096 bytes for one command
-
-RELAY = "REMOTE_SMTP_SMARTHOST_"
-RETURN_PATH, HEADERS = "REMOTE_SMTP_RETURN_PATH", "REMOTE_SMTP_HEADERS_REWRITE"
-CLEARTEXT = "AUTH_CLIENT_ALLOW_NOTLS_PASSWORDS"
-OUTSIDE = "! +local_domains"
-# no expansion: whoever forces a delivery (exim4 -qf, -M) overrides hold_domains; with this it is deferred all the same,
-# and leaves no retry data behind by which an old message would be given up
-HELD = "${if bool{held by fleetmail.smtp}{}{}}"
-OPTION_OF = {  # macro -> the option of the transport that Debian's configuration sets with it
-    RELAY + "PROTOCOL": "protocol",
-    RELAY + "HOSTS_AVOID_TLS": "hosts_avoid_tls",
-    RELAY + "HOSTS_REQUIRE_TLS": "hosts_require_tls",
-    RELAY + "TLS_VERIFY_HOSTS": "tls_verify_hosts",
-    RELAY + "TLS_VERIFY_CERTIFICATES": "tls_verify_certificates",
-    HEADERS: "headers_rewrite",
-    RETURN_PATH: "return_path",
-    "hold_domains": "hold_domains",
-    CLEARTEXT: CLEARTEXT,
-}
-DEFAULTS = {"protocol": "smtp", "tls_verify_hosts": "*", "tls_verify_certificates": "system"}
-ASK = ("transport", "remote_smtp_smarthost", "router", "smarthost", "hold_domains", "macro", CLEARTEXT)
-FRESH = {  # what a person who installs exim4-config sees, where there is no file yet
-    "dc_other_hostnames": "", "dc_local_interfaces": "127.0.0.1 ; ::1", "dc_readhost": "", "dc_relay_domains": "",
-    "dc_minimaldns": "false", "dc_relay_nets": "", "CFILEMODE": "644", "dc_use_split_config": "false",
-    "dc_mailname_in_oh": "true", "dc_localdelivery": "mail_spool",
-}  # fmt: skip
 _INTERPRETED = r"[^\w/.@%+=,~-]"
 _CARET = "which Debian's PLAIN authenticator takes for the end of what is before it"
 _REWRITE = re.compile(r"\*@\* (\S+) fs")
@@ -70,26 +55,13 @@ _COMPLAINT = re.compile(
 )
 
 
-class Layout(NamedTuple):
-    """Where macros and transport options go in one of Debian's two layouts."""
-
-    split: bool
-
-    @property
-    def macros(self) -> str:
-        return SPLIT_MACROS if self.split else MONOLITHIC_MACROS
-
-    @property
-    def options(self) -> str:
-        return CONTINUED if self.split else TEMPLATE
-
-
 class Exim(Backend):
     """See the module's documentation; every method as ``Backend`` says."""
 
     name = "exim"
     packages = "exim4-daemon-light"
     program = "exim4"
+    by_hand: ClassVar[Mapping[str, tuple[str, ...]]] = {"start": ("exim4", "-bd", "-q30m")}
     logs = ("/var/log/exim4/mainlog", "/var/log/exim4/paniclog")
     capabilities = Capabilities(
         fields=(
@@ -108,7 +80,7 @@ class Exim(Backend):
         ways_out={
             "timeout": "Debian's Exim has no setting for it: leave it out, or use postfix or msmtp",
             "senders": "Debian's Exim sends all mail to one relay: leave it out, or use postfix or msmtp",
-            "auth_type": "relay through a host that holds the grant, or use the msmtp backend",
+            "auth_type": "relay through a host that holds the grant",
         },
     )  # fmt: skip
     options: ClassVar[Mapping[str, Option]] = {
@@ -121,6 +93,7 @@ class Exim(Backend):
     }
 
     _replaced: Snapshot | None = None  # the configuration that activate() replaced
+    _mark: LogMark | None = None  # where the log ended when it had done so
 
     # -- what holds --------------------------------------------------------------------------------------------------
 
@@ -135,6 +108,9 @@ class Exim(Backend):
         observed.detail["values"] = values
         if values:
             observed.form = self._form(values, observed)
+            for key, value in self._written_options(layout, name).items():
+                if values.get(key, "") != value:
+                    observed.faults.append((key, values.get(key, ""), value))
         self._remark(layout, name, observed)
         return observed
 
@@ -174,8 +150,16 @@ class Exim(Backend):
         if given.get("dc_eximconfig_configtype", "").lower() in TYPES:
             values["route_list"] = "* {} byname".format(given.get("dc_smarthost", "").lower())
         text = text_of(self.host, layout.options)
-        own = text if layout.split else "".join(marks.get(text, name) or "" for name in marks.names(text))
-        return {**values, **files.macro_values(own)}
+        names = [""] if layout.split else marks.names(text)
+        return {
+            **values,
+            **{key: value for name in names for key, value in self._written_options(layout, name).items()},
+        }
+
+    def _written_options(self, layout: Layout, name: str) -> dict[str, str]:
+        """What we let the transport go on with."""
+        text = text_of(self.host, layout.options)
+        return files.macro_values(text if layout.split else marks.get(text, name) or "")
 
     def _form(self, values: Mapping[str, str], observed: Observed) -> dict[str, Any]:
         host, port = "", 25
@@ -191,8 +175,6 @@ class Exim(Backend):
             "ca_file": "" if trusted == "system" else trusted,
             "validate_certs": _validates(values),
             "from_address": _from_address(values),
-            "hosts_require_auth": values.get("hosts_require_auth", ""),
-            "tls_sni": values.get("tls_sni", ""),
         }
         return {**form, **self._credentials(host, security, values, observed)}
 
@@ -233,7 +215,9 @@ class Exim(Backend):
             yield Problem(
                 "password", f"is longer than {LONGEST_LOGIN} bytes with the user name", "use the msmtp backend"
             )
-        ca = self.host.read(service.ca_file) if service.ca_file.startswith("/") else None
+        ca = None
+        with contextlib.suppress(HostError):  # told by those who look into every CA file
+            ca = self.host.read(service.ca_file) if service.ca_file.startswith("/") else None
         if ca is not None and not (ca.mode & 0o004 or (ca.mode & 0o040 and ca.group == ACCOUNT)):
             yield Problem("ca_file", f"{service.ca_file} cannot be read by {ACCOUNT}", "chmod 0644: it is no secret")
         others = [name for name in marks.names(text_of(self.host, CONF)) if name != service.name]
@@ -251,7 +235,6 @@ class Exim(Backend):
             form["host"] = service.host.lower()  # as update-exim4.conf(8) writes it
             if service.auth_type == "password" and service.password is None:  # disabled and not yet complete
                 form = {key: value for key, value in form.items() if key not in ("auth_type", "username", "password")}
-            form.update(self._wanted_options(service))
         return form
 
     def _layout(self) -> Layout:
@@ -281,20 +264,32 @@ class Exim(Backend):
         from .exim_draft import Draft
 
         options = self._wanted_options(service) if service else {}
+        if service is not None and observed.managed:
+            self._tell_strays(service, options, observed)
         return Draft(self.host, service, name, observed, self._layout(), options).files()
+
+    def _tell_strays(self, service: Service, options: Mapping[str, str], observed: Observed) -> None:
+        """Tell of options of the transport that were changed by hand, where no field of the form tells of a change."""
+        values, told = observed.detail["values"], {what for what, _is, _should in observed.faults}
+        if any(observed.form.get(key) != value for key, value in self.wanted_form(service).items()):
+            return
+        for key, value in options.items():
+            if values.get(key, "") != value and key not in told:
+                observed.faults.append((key, values.get(key, ""), value))
 
     # -- making it so ------------------------------------------------------------------------------------------------
 
     def check(self, staged: Mapping[str, str]) -> list[str]:
         if self.host.which("update-exim4.conf") is None or not self.installed():
             return ["Exim is not in the tree: its files were judged by this collection's rules alone"]
-        from .exim_candidate import judge
+        from .exim_running import judge
 
         return judge(self.host, staged)
 
     def activate(self, before: Observed, service: Service | None) -> None:
         self._replaced = self.host.read(GENERATED)
         self.act("activate", ["update-exim4.conf"])
+        self._mark = self.host.log_mark(self.logs)
         if self._daemons():
             self._reload("activate")
         elif before.running is not None and service is not None:
@@ -332,17 +327,14 @@ class Exim(Backend):
             self.act("settle", ["sh", "-c", "exim4 -qf </dev/null >/dev/null 2>&1 &"])
 
     def complaints(self, log: str) -> str:
-        found = _COMPLAINT.search(log)
+        # what was said before the switch is about the old configuration, which may have been refused
+        found = _COMPLAINT.search(self.host.log(self._mark) if self._mark else log)
         return found.group(0) if found else ""
 
     def submit(self, message: bytes, sender: str, recipients: Sequence[str], timeout: float) -> Submission:
-        from .exim_log import follow
+        from .exim_running import submit
 
-        mark = self.host.log_mark(self.logs)
-        given = self.host.run(["exim4", "-i", "-f", sender or "<>", "--", *recipients], message, timeout)
-        if given.code:
-            return Submission(False, given.words or "exim4 did not take the mail")
-        return follow(self.host, mark, message, timeout)
+        return submit(self.host, self.logs, message, sender, recipients, timeout)
 
 
 def _layout(conf: str) -> Layout:
@@ -372,8 +364,3 @@ def _from_address(values: Mapping[str, str]) -> str:
     found = _REWRITE.fullmatch(values.get("headers_rewrite", ""))
     envelope = values.get("return_path", "")
     return found.group(1) if found and envelope in (HELD, return_path(found.group(1))) else ""
-
-
-def return_path(address: str) -> str:
-    """The envelope sender: a bounce keeps its empty one (RFC 5321 4.5.5)."""
-    return "${if eq{$return_path}{}{}{" + address + "}}"

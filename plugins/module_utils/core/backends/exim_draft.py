@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ from .. import marks
 from ..service import Service
 from . import exim_files as files
 from .base import FileState, Observed, raw, text_of
-from .exim import (
+from .exim_files import (
     ACCOUNT,
     CLEARTEXT,
     CONF,
@@ -21,15 +23,16 @@ from .exim import (
     FRESH,
     HEADERS,
     HELD,
+    MONOLITHIC_MACROS,
     OUTSIDE,
     RELAY,
     RETURN_PATH,
     SPLIT_MACROS,
+    TEMPLATE,
     TYPES,
     Layout,
     return_path,
 )
-from .exim_generated import MONOLITHIC_MACROS, TEMPLATE
 
 if TYPE_CHECKING:
     from ..port import Host
@@ -73,26 +76,26 @@ class Draft:
     def _login(self, old: str, service: Service, password: str) -> FileState:
         # any name: Exim asks for the name that the relay's alias (CNAME) leads to, and nothing else goes this way
         line = files.credential_line("*", service.username, password)
-        text = files.put_credentials(old, self.name, line, self._note(CREDENTIALS))
         group = ACCOUNT if self.host.live or self.host.has_account(group=ACCOUNT) else "root"
-        mode = 0o600 if group == "root" else 0o640
-        both = None
-        if self._taken_over(service):
-            named = files.credential_line(service.host.lower(), service.username, password)
-            both = raw(named + self._logins_until_now(old) + line)
-        return FileState(CREDENTIALS, raw(text), mode, "root", group, secret=True, transition=both)
+        wanted = (0o600 if group == "root" else 0o640, "root", group)
+        text = files.put_credentials(old, self.name, line, self._note(CREDENTIALS, wanted))
+        both = raw(self._both_logins(old, service, password)) if self._moves(service) else None
+        return FileState(CREDENTIALS, raw(text), *wanted, secret=True, transition=both)
 
-    def _taken_over(self, service: Service) -> bool:
-        """Does mail leave with somebody else's login now, to another relay, and bounce when that is refused?"""
-        form, values = self.observed.form, self.observed.detail.get("values", {})
-        logs_in = form.get("auth_type") == "password" and values.get("hosts_require_auth") != "*"
-        return logs_in and form.get("host") != service.host.lower()
+    def _moves(self, service: Service) -> bool:
+        """Is another relay logged in to until the configuration is switched?"""
+        form = self.observed.form
+        logs_in = self.host.live and form.get("auth_type") == "password"
+        return logs_in and form["host"] != service.host.lower() and bool(re.fullmatch(r"[\w.:-]+", form["host"]))
 
-    def _logins_until_now(self, old: str) -> str:
-        """The lines that serve the old relay, made so that they serve no other one."""
-        before = str(self.observed.form["host"])
-        logins = files.credential_entries(marks.drop(old, self.name))
-        return "".join(files.credential_line(before if key == "*" else key, *login) for key, *login in logins)
+    def _both_logins(self, old: str, service: Service, password: str) -> str:
+        """Lines that give each of the two relays its own login, and neither of them the other's."""
+        before, after = (_names(host) for host in (self.observed.form["host"], service.host.lower()))
+        lines = [files.credential_line(name, service.username, password) for name in after]
+        for key, *login in files.credential_entries(old):
+            names = before if key == "*" else [key]
+            lines += [files.credential_line(name, *login) for name in names if name not in after]
+        return "".join(lines)
 
     # -- the transport -----------------------------------------------------------------------------------------------
 
@@ -165,15 +168,34 @@ class Draft:
 
     # -- shared ------------------------------------------------------------------------------------------------------
 
-    def _note(self, path: str) -> str:
-        """The words in our block by which a file that we made goes with it."""
-        ours = marks.get(text_of(self.host, path), self.name) or ""
-        return files.CREATED if self.host.read(path) is None or files.CREATED in ours else ""
+    def _note(self, path: str, wanted: tuple[int, str, str] | None = None) -> str:
+        """What our block says of the file as it was before us: not there, or with other permissions than ``wanted``."""
+        now, ours = self.host.read(path), marks.get(text_of(self.host, path), self.name)
+        if ours is not None:
+            return "".join(line for line in marks.lines(ours) if line == files.CREATED or files.BEFORE.match(line))
+        if now is None:
+            return files.CREATED
+        changed = wanted is not None and (now.mode, now.owner, now.group) != wanted
+        return f"# before us: {now.mode:04o} {now.owner} {now.group}\n" if changed else ""
 
     def _state(self, path: str, text: str, secret: bool = False) -> FileState:
-        if not text and self._note(path):
+        note = self._note(path)
+        if not text and note == files.CREATED:
             return FileState(path, None, secret=secret, transition=b"")  # empty first: see _transport
-        return FileState(path, raw(text), secret=secret)
+        before = files.BEFORE.match(note)
+        if before is None or self.name in marks.names(text):
+            return FileState(path, raw(text), secret=secret)
+        return FileState(path, raw(text), int(before.group(1), 8), before.group(2), before.group(3), secret=secret)
+
+
+def _names(host: str) -> list[str]:
+    """A relay's name and the one that its alias leads to, by which Exim asks for its login."""
+    import socket
+
+    names = [host]
+    with contextlib.suppress(OSError, UnicodeError):
+        names += [found[3].lower() for found in socket.getaddrinfo(host, None, flags=socket.AI_CANONNAME) if found[3]]
+    return list(dict.fromkeys(names))
 
 
 def _muted(line: str) -> str:

@@ -10,6 +10,7 @@ from unit.exim_host import (
     CONF,
     LOGIN,
     NASTY,
+    SAID,
     SPLIT,
     TEMPLATE,
     carried,
@@ -18,12 +19,14 @@ from unit.exim_host import (
     installed,
     plan_of,
     problems_of,
+    running,
     service,
 )
-from unit.fake_host import FakeHost, apply
+from unit.fake_host import FakeHost
 
-from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends import exim, exim_files
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends import exim_files
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends.exim import Exim
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.errors import HostError
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.plan import compare
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.service import Service
 
@@ -80,7 +83,11 @@ def test_one_service_after_the_other(first, second, conf):
     assert contents(host) == before
 
 
-@given(services(), st.binary(max_size=300), st.sampled_from([exim.CONF, exim.CREDENTIALS, exim.MONOLITHIC_MACROS]))
+@given(
+    services(),
+    st.binary(max_size=300),
+    st.sampled_from([exim_files.CONF, exim_files.CREDENTIALS, exim_files.MONOLITHIC_MACROS]),
+)
 @settings(max_examples=25, deadline=None)
 def test_no_file_found_there_gives_a_traceback(wanted, content, path):
     host = installed()
@@ -93,44 +100,48 @@ def test_no_file_found_there_gives_a_traceback(wanted, content, path):
 def test_the_layout_may_change():
     host = installed()
     deploy(host, service(**LOGIN))
-    host.put(exim.CONF, host.text(exim.CONF).replace("config='false'", "config='true'"))
+    host.put(exim_files.CONF, host.text(exim_files.CONF).replace("config='false'", "config='true'"))
     deploy(host, service(**LOGIN))
     assert plan_of(host, service(**LOGIN)).empty
-    assert exim.MONOLITHIC_MACROS not in host.files
-    assert host.text(exim.TEMPLATE) == TEMPLATE
-    assert "hosts_require_auth" in host.text(exim.CONTINUED)
+    assert exim_files.MONOLITHIC_MACROS not in host.files
+    assert host.text(exim_files.TEMPLATE) == TEMPLATE
+    assert "hosts_require_auth" in host.text(exim_files.CONTINUED)
 
 
 def test_a_file_that_was_there_stays_when_we_go():
-    host = installed(**{exim.MONOLITHIC_MACROS: ""})
+    host = installed(**{exim_files.MONOLITHIC_MACROS: ""})
     deploy(host, service())
     deploy(host, None)
-    assert host.text(exim.MONOLITHIC_MACROS) == ""
+    assert host.text(exim_files.MONOLITHIC_MACROS) == ""
 
 
 def test_edits_made_elsewhere_meanwhile_are_kept():
     host = installed()
     deploy(host, service(**LOGIN))
-    host.put(exim.MONOLITHIC_MACROS, host.text(exim.MONOLITHIC_MACROS) + "MINE = 1\n")
-    host.put(exim.CONF, "dc_new='x'\n" + host.text(exim.CONF))
+    host.put(exim_files.MONOLITHIC_MACROS, host.text(exim_files.MONOLITHIC_MACROS) + "MINE = 1\n")
+    host.put(exim_files.CONF, "dc_new='x'\n" + host.text(exim_files.CONF))
     deploy(host, None)
-    assert host.text(exim.MONOLITHIC_MACROS) == "MINE = 1\n"
-    assert host.text(exim.CONF) == "dc_new='x'\n" + CONF
+    assert host.text(exim_files.MONOLITHIC_MACROS) == "MINE = 1\n"
+    assert host.text(exim_files.CONF) == "dc_new='x'\n" + CONF
 
 
 def test_a_bare_host_gets_a_plan():
     host = FakeHost({}, live=True)
     plan = plan_of(host, service(**LOGIN))
     assert {drift.field for drift in plan.drift} >= {"host", "password", "running"}
-    assert {change.wanted.path for change in plan.changes} == {exim.CREDENTIALS, exim.MONOLITHIC_MACROS, exim.CONF}
+    assert {change.wanted.path for change in plan.changes} == {
+        exim_files.CREDENTIALS,
+        exim_files.MONOLITHIC_MACROS,
+        exim_files.CONF,
+    }
 
 
 def test_a_tree_without_exim_gets_files_that_the_package_will_keep():
     host = FakeHost({}, live=False)
     deploy(host, service(**LOGIN))
     assert plan_of(host, service(**LOGIN)).empty
-    assert exim_files.shell_values(host.text(exim.CONF))["dc_local_interfaces"] == "127.0.0.1 ; ::1"
-    assert host.files[exim.CREDENTIALS].mode == 0o600
+    assert exim_files.shell_values(host.text(exim_files.CONF))["dc_local_interfaces"] == "127.0.0.1 ; ::1"
+    assert host.files[exim_files.CREDENTIALS].mode == 0o600
     deploy(host, None)
     assert not host.files
 
@@ -140,31 +151,45 @@ def test_a_tree_without_exim_gets_files_that_the_package_will_keep():
 
 def test_without_a_login_nobody_elses_is_found_and_it_comes_back():
     host = installed()
-    host.put(exim.CREDENTIALS, "relay.example.com:by:hand\n", 0o640, "root", "Debian-exim")
+    host.put(exim_files.CREDENTIALS, "relay.example.com:by:hand\n", 0o640, "root", "Debian-exim")
     assert Exim(host).read("default").secrets == ["hand"]
     deploy(host, service())
-    assert exim_files.credentials(host.text(exim.CREDENTIALS), "relay.example.com") is None
+    assert exim_files.credentials(host.text(exim_files.CREDENTIALS), "relay.example.com") is None
     deploy(host, service(**LOGIN))
-    assert exim_files.credentials(host.text(exim.CREDENTIALS), "relay.example.com") == ("fleet", "s3cret")
+    assert exim_files.credentials(host.text(exim_files.CREDENTIALS), "relay.example.com") == ("fleet", "s3cret")
     deploy(host, None)
-    assert host.text(exim.CREDENTIALS) == "relay.example.com:by:hand\n"
+    assert host.text(exim_files.CREDENTIALS) == "relay.example.com:by:hand\n"
 
 
-def test_taking_over_serves_both_relays_until_it_is_switched():
-    conf = CONF.replace("'local'", "'satellite'").replace("smarthost=''", "smarthost='old.example::25'")
-    host = installed(conf, **{exim.MONOLITHIC_MACROS: "AUTH_CLIENT_ALLOW_NOTLS_PASSWORDS = 1\n"})
-    host.put(exim.CREDENTIALS, "*:by:hand\n", 0o640, "root", "Debian-exim")
-    backend = Exim(host)
-    state = backend.desired(service(**LOGIN), "default", backend.read("default"))[0]
-    both = (state.transition or b"").decode()
-    assert exim_files.credentials(both, "old.example") == ("by", "hand")
-    assert exim_files.credentials(both, "relay.example.com") == ("fleet", "s3cret")
-    assert exim_files.credentials(both, "what.the.alias.leads.to") == ("fleet", "s3cret")
-    apply(host, backend.desired(service(**LOGIN), "default", backend.read("default")))
-    again = backend.desired(
-        service(host="third.example", **{**LOGIN, "password": "x"}), "default", backend.read("default")
-    )
-    assert again[0].transition is None  # a login is mandatory now: what is refused waits
+def test_each_relay_gets_its_own_login_until_it_is_switched(monkeypatch):
+    aliases = {"old.example": "old-7.cloud.example", "relay.example.com": "new-7.cloud.example"}
+    canonical = lambda host, *_rest, **_how: [(0, 0, 0, aliases.get(host, ""), ())]  # noqa: E731
+    monkeypatch.setattr("socket.getaddrinfo", canonical)
+    host = running(SAID.replace("relay.example.com::587", "old.example::25"))
+    host.put(exim_files.CREDENTIALS, "*:by:hand\n", 0o640, "root", "Debian-exim")
+    for expected in (("by", "hand"), ("fleet", "s3cret")):
+        backend = Exim(host)
+        state = backend.desired(service(**LOGIN), "default", backend.read("default"))[0]
+        both = (state.transition or b"").decode()
+        assert exim_files.credentials(both, "old.example") == expected
+        assert exim_files.credentials(both, "old-7.cloud.example") == expected
+        assert exim_files.credentials(both, "relay.example.com") == ("fleet", "s3cret")
+        assert exim_files.credentials(both, "new-7.cloud.example") == ("fleet", "s3cret")
+        assert exim_files.credentials(both, "anybody.else") is None
+        host.put(exim_files.CREDENTIALS, state.content or b"", 0o640, "root", "Debian-exim")
+    same = backend.desired(service(host="old.example", **LOGIN), "default", backend.read("default"))[0]
+    assert same.transition is None
+
+
+def test_permissions_come_back_too():
+    host = installed()
+    host.put(exim_files.CREDENTIALS, "x:y:z\n", 0o644, "root", "root")
+    deploy(host, service(**LOGIN))
+    deploy(host, service(**{**LOGIN, "password": "another"}))
+    assert host.files[exim_files.CREDENTIALS].mode == 0o640
+    deploy(host, None)
+    assert host.files[exim_files.CREDENTIALS][1:] == (0o644, "root", "root")
+    assert host.text(exim_files.CREDENTIALS) == "x:y:z\n"
 
 
 def test_the_types_that_have_one_relay_stay():
@@ -172,20 +197,21 @@ def test_the_types_that_have_one_relay_stay():
         host = installed(CONF.replace("'local'", f"'{kind}'"))
         deploy(host, service())
         deploy(host, service())
-        assert exim_files.shell_values(host.text(exim.CONF))["dc_eximconfig_configtype"] == expected
+        assert exim_files.shell_values(host.text(exim_files.CONF))["dc_eximconfig_configtype"] == expected
 
 
 def test_the_template_stays_untouched_when_asked():
     host = installed()
     deploy(host, service(**LOGIN), edit_template=False)
-    assert host.text(exim.TEMPLATE) == TEMPLATE
+    assert host.text(exim_files.TEMPLATE) == TEMPLATE
     assert plan_of(host, service(**LOGIN), edit_template=False).empty
-    assert [drift.field for drift in plan_of(host, service(**LOGIN)).drift] == ["hosts_require_auth", "tls_sni"]
+    told = [(drift.field, drift.before, drift.after) for drift in plan_of(host, service(**LOGIN)).drift]
+    assert told == [("hosts_require_auth", "", "*"), ("tls_sni", "", "relay.example.com")]
 
 
 def test_no_name_is_sent_for_an_address():
     for host_name in ("192.0.2.25", "2001:db8::25"):
-        assert "tls_sni" not in Exim(installed()).wanted_form(service(host=host_name))
+        assert Exim(installed())._wanted_options(service(host=host_name)) == {}
 
 
 # -- what cannot be expressed ----------------------------------------------------------------------------------------
@@ -229,6 +255,18 @@ def test_it_is_refused_by_name_with_a_way_out(options, refused):
 )
 def test_it_is_carried(options):
     assert problems_of(service(**options)) == []
+
+
+def test_a_ca_file_that_cannot_be_read_hides_no_other_problem(monkeypatch):
+    host = installed()
+
+    def read(path: str):
+        if path == "/etc/ssl/certs":
+            raise HostError(path, "cannot be read: Is a directory")
+        return host.files.get(path)
+
+    monkeypatch.setattr(host, "read", read)
+    assert [option for option, _ in problems_of(service(ca_file="/etc/ssl/certs", timeout=9), host)] == ["timeout"]
 
 
 def test_a_ca_file_that_exim_cannot_read_is_refused():

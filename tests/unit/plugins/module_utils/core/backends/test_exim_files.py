@@ -24,7 +24,7 @@ from unit.exim_host import (
 )
 
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core import marks
-from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends import exim, exim_files, exim_generated
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends import exim_files, exim_generated
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends.exim import Exim
 
 # -- update-exim4.conf.conf, as a shell reads it ---------------------------------------------------------------------
@@ -79,11 +79,20 @@ def test_lines_that_we_replace_are_muted_and_given_back():
     assert exim_files.rewrite(ours, "default", {}, exim_files.SHELL) == text
 
 
-def test_a_later_line_is_a_change_by_hand_and_goes():
-    text = exim_files.rewrite("dc_x='kept'\n", "default", {"dc_smarthost": "new"}, exim_files.SHELL)
-    assert (
-        exim_files.rewrite(text + "dc_smarthost='mine'\n", "default", {"dc_smarthost": "new"}, exim_files.SHELL) == text
-    )
+def test_a_later_line_is_muted_too_and_once_only():
+    wanted = {"dc_smarthost": "new"}
+    text = exim_files.rewrite("dc_x='kept'\n", "default", wanted, exim_files.SHELL)
+    muted = exim_files.rewrite(text + "dc_smarthost='mine'\n", "default", wanted, exim_files.SHELL)
+    assert muted == text + "#fleetmail.smtp# dc_smarthost='mine'\n"
+    assert exim_files.rewrite(muted + "dc_smarthost='mine'\n", "default", wanted, exim_files.SHELL) == muted
+    assert exim_files.rewrite(muted, "default", {}, exim_files.SHELL) == "dc_x='kept'\ndc_smarthost='mine'\n"
+
+
+def test_what_is_left_of_a_torn_block_goes():
+    wanted = {"dc_smarthost": "new"}
+    text = exim_files.rewrite("dc_x='kept'\n", "default", wanted, exim_files.SHELL)
+    torn = text.replace("# END fleetmail.smtp default\n", "")
+    assert exim_files.rewrite(torn, "default", wanted, exim_files.SHELL) == text
 
 
 def test_several_lines_of_one_setting_stay_together():
@@ -165,7 +174,7 @@ def test_our_options_go_right_behind_the_driver():
 def test_a_template_without_the_transport_is_left_alone(template):
     assert exim_files.put_in_transport(template, "default", "  x = 1\n") is None
     host = installed()
-    host.put(exim.TEMPLATE, template)
+    host.put(exim_files.TEMPLATE, template)
     told = [option for option, _rest in problems_of(service(**LOGIN), host)]
     assert told == (["backend_options.edit_template"] if template else [])
 
@@ -191,22 +200,24 @@ def test_what_is_not_one_host_is_shown_as_it_stands(route, port, found):
 @pytest.mark.parametrize("conf", [CONF, SPLIT])
 def test_the_generated_file_is_compared_with_its_sources(conf):
     host, split = installed(conf), conf is SPLIT
-    host.put(exim.ETC + "/conf.d/main/01_x", "UPEX4CmacrosUPEX4C = 1\n# a comment\n")
-    host.put(exim.ETC + "/conf.d/main/ignored.dpkg-old", "bad = 1\n")
+    host.put(exim_files.ETC + "/conf.d/main/01_x", "UPEX4CmacrosUPEX4C = 1\n# a comment\n")
+    host.put(exim_files.ETC + "/conf.d/main/ignored.dpkg-old", "bad = 1\n")
     whole = exim_generated.joined(host, split)
     assert exim_generated.fault(host, split) == "(absent)"
-    host.put(exim.GENERATED, generated(whole))
+    host.put(exim_files.GENERATED, generated(whole))
     assert exim_generated.fault(host, split) == ""
-    host.put(exim.GENERATED, generated(whole).replace("X=1", "X=2"))  # what the answers make is judged by its effect
+    host.put(
+        exim_files.GENERATED, generated(whole).replace("X=1", "X=2")
+    )  # what the answers make is judged by its effect
     assert exim_generated.fault(host, split) == ""
     for edited in (generated(whole) + "message_size_limit = 1\n", generated(whole).replace("  driver = smtp\n", "")):
-        host.put(exim.GENERATED, edited)
+        host.put(exim_files.GENERATED, edited)
         assert exim_generated.fault(host, split) == "(stale or edited)"
 
 
 def test_a_file_with_the_ending_rul_stands_for_its_namesake():
     host = installed(SPLIT)
-    host.put(exim.TRANSPORT_FILE + ".rul", TRANSPORT + "  tls_sni = mine\n")
+    host.put(exim_files.TRANSPORT_FILE + ".rul", TRANSPORT + "  tls_sni = mine\n")
     assert "tls_sni = mine" in exim_generated.joined(host, True)
     assert TRANSPORT + "\n" not in exim_generated.joined(host, True)
-    assert Exim(host).wanted_form(service()).get("tls_sni") is None  # the transport sets it by itself
+    assert Exim(host)._wanted_options(service()) == {}  # the transport sets it by itself

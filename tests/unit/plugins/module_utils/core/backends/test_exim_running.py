@@ -15,7 +15,7 @@ from unit.exim_host import (
 )
 from unit.fake_host import Call, FakeHost
 
-from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends import exim
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends import exim_files
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends.base import Observed
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends.exim import Exim
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.errors import StepFailed
@@ -26,7 +26,7 @@ from ansible_collections.fleetmail.smtp.plugins.module_utils.core.host import Co
 
 def test_the_effective_state_is_asked_of_exim_in_one_call():
     host = running()
-    host.put(exim.CREDENTIALS, "*:fleet:s3cret\n")
+    host.put(exim_files.CREDENTIALS, "*:fleet:s3cret\n")
     found = Exim(host).read("default")
     wanted = Exim(host).wanted_form(service(ca_file="/etc/ssl/ca.pem", from_address="ops@example.com", **LOGIN))
     assert {key: found.form[key] for key in wanted} == wanted
@@ -59,8 +59,14 @@ def test_no_password_goes_out_without_tls_unless_allowed():
     plain = SAID.replace("hosts_avoid_tls =", "hosts_avoid_tls = *")
     for said, auth_type in ((plain, "none"), (plain + "AUTH_CLIENT_ALLOW_NOTLS_PASSWORDS=1\n", "password")):
         host = running(said)
-        host.put(exim.CREDENTIALS, "*:fleet:s3cret\n")
+        host.put(exim_files.CREDENTIALS, "*:fleet:s3cret\n")
         assert Exim(host).read("default").form["auth_type"] == auth_type
+
+
+def test_an_option_of_ours_that_is_not_effective_is_told():
+    host = running(SAID.replace("hosts_require_auth = *", "hosts_require_auth ="))
+    deploy(host, service(**LOGIN))
+    assert ("hosts_require_auth", "", "*") in Exim(host).read("default").faults
 
 
 def test_a_configuration_that_exim_refuses_is_told_and_replaced():
@@ -72,18 +78,18 @@ def test_a_configuration_that_exim_refuses_is_told_and_replaced():
 
 
 def test_a_configuration_of_its_own_is_reported():
-    found = Exim(running(**{exim.WHOLE: "primary_hostname = x\n"})).read("default")
-    assert [one.option for one in found.overrides] == [exim.WHOLE]
-    assert exim.WHOLE in found.warnings[0]
+    found = Exim(running(**{exim_files.WHOLE: "primary_hostname = x\n"})).read("default")
+    assert [one.option for one in found.overrides] == [exim_files.WHOLE]
+    assert exim_files.WHOLE in found.warnings[0]
 
 
 def test_a_redefined_macro_is_found():
     host = running(SAID.replace("hosts_require_tls = *", "hosts_require_tls ="))
     deploy(host, service())
-    host.put(exim.TEMPLATE, "REMOTE_SMTP_SMARTHOST_HOSTS_REQUIRE_TLS ==\n" + TEMPLATE)
+    host.put(exim_files.TEMPLATE, "REMOTE_SMTP_SMARTHOST_HOSTS_REQUIRE_TLS ==\n" + TEMPLATE)
     overrides = Exim(host).read("default").overrides
     assert [(one.option, one.problem) for one in overrides] == [
-        (exim.TEMPLATE, "redefines REMOTE_SMTP_SMARTHOST_HOSTS_REQUIRE_TLS after us")
+        (exim_files.TEMPLATE, "redefines REMOTE_SMTP_SMARTHOST_HOSTS_REQUIRE_TLS after us")
     ]
 
 
@@ -145,12 +151,12 @@ def test_held_mail_is_let_go_only_when_enabled():
 def test_a_roll_back_gives_back_the_very_configuration():
     host = running()
     host.groups.add("Debian-exim")
-    host.put(exim.GENERATED, "edited = by hand\n", 0o644, "root", "Debian-exim")
+    host.put(exim_files.GENERATED, "edited = by hand\n", 0o644, "root", "Debian-exim")
     backend = Exim(host)
     backend.activate(backend.read("default"), service())
-    host.put(exim.GENERATED, "the new one\n")
+    host.put(exim_files.GENERATED, "the new one\n")
     backend.restore(True)
-    assert host.text(exim.GENERATED) == "edited = by hand\n"
+    assert host.text(exim_files.GENERATED) == "edited = by hand\n"
     assert backend.actions[-1] == "sh -c kill -HUP 77"
 
 
@@ -180,7 +186,7 @@ def test_exim_judges_candidates_beside_the_live_files():
     host.programs["update-exim4.conf"] = update
     host.put("/staged/conf", "new conf")
     host.put("/staged/macros", "macros\n")
-    staged = {exim.CONF: "/staged/conf", exim.MONOLITHIC_MACROS: "/staged/macros"}
+    staged = {exim_files.CONF: "/staged/conf", exim_files.MONOLITHIC_MACROS: "/staged/macros"}
     assert Exim(host).check(staged) == []
     assert seen[0].argv == ["update-exim4.conf", "-d", place, "-o", place + "/generated"]
     assert host.calls[-1].argv == ["exim4", "-C", place + "/generated", "-bV"]
@@ -205,6 +211,16 @@ def test_a_tree_without_exim_is_judged_by_our_rules_alone():
 )
 def test_complaints_are_those_about_the_configuration(line, told):
     assert bool(Exim(installed()).complaints(f"x\n{line}\ny")) is told
+
+
+def test_what_was_said_of_the_old_configuration_is_no_complaint():
+    host = running()
+    backend = Exim(host)
+    host.log_text = "Exim configuration error in line 1\n"
+    backend.activate(backend.read("default"), service())
+    assert backend.complaints(host.log_text) == ""
+    host.log_text += "Exim configuration error in line 2\n"
+    assert "line 2" in backend.complaints("")
 
 
 # -- a mail on its way -----------------------------------------------------------------------------------------------
@@ -263,6 +279,19 @@ def test_it_is_told_why_it_did_not_arrive(lines, reply):
 def test_an_earlier_failure_of_the_relay_does_not_keep_it_waiting():
     waiting = f"{{0}} == x@example.org {ROUTE} defer (-53): retry time not reached for any host for 'example.org'\n"
     assert followed(CAME, waiting, timeout=2.0)[0]
+
+
+def test_a_mail_that_did_not_leave_is_taken_out_of_the_queue():
+    host = running()
+    came = CAME.format(ID)
+
+    def take(call: Call) -> Completed:
+        host.log_text += came if "-i" in call.argv else ""
+        return Completed(0, "", "")
+
+    host.programs["exim4"] = take
+    assert not Exim(host).submit(MAIL, "a@b.example", ["x@example.org"], 0).sent
+    assert host.calls[-1].argv == ["exim4", "-Mrm", ID]
 
 
 def test_a_mail_that_exim_does_not_take_is_told():

@@ -1,15 +1,19 @@
 # SPDX-FileCopyrightText: fleetmail.smtp contributors
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""Following one mail through Exim's main log (Exim's specification, chapter 52) until the relay has answered."""
+"""Exim at work: its own judgement of a change, and one mail followed through its main log until the relay answered."""
 
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .base import Submission
+from ..errors import StepFailed
+from ..scratch import Scratch
+from .base import Submission, raw, text_of
+from .exim_files import CONF, CONTINUED, ETC, GENERATED, MONOLITHIC_MACROS, SPLIT_MACROS, TEMPLATE
 
 if TYPE_CHECKING:
     from ..host import LogMark
@@ -18,6 +22,54 @@ if TYPE_CHECKING:
 PAUSE = 0.2
 _ID = r"[0-9A-Za-z]{6}-(?:[0-9A-Za-z]{11}|[0-9A-Za-z]{6})-[0-9A-Za-z]{2,4}"
 _WAITING = "retry time not reached"
+COULD_NOT_RUN = (125, 126, 127)  # chroot(1): it failed itself, cannot invoke, not found
+
+
+def judge(host: Host, staged: Mapping[str, str]) -> list[str]:
+    """Make the configuration from the staged files and let Exim read it; gives what to tell.
+
+    Raises StepFailed("check", Exim's words).
+    """
+    with Scratch(host, "exim") as place:
+        _lay_out(host, place, staged)
+        made = place.path + "/generated"
+        said = host.run(["update-exim4.conf", "-d", place.path, "-o", made])
+        if said.code in COULD_NOT_RUN and not host.live:
+            return ["Exim cannot be run in the tree: its files were judged by this collection's rules alone"]
+        if not said.code:
+            said = host.run(["exim4", "-C", made, "-bV"])
+        if said.code:
+            raise StepFailed("check", f"Exim refuses the new configuration: {said.words}", "see that line")
+    if not host.live:
+        return [f"{GENERATED} is made anew when Debian's init script starts Exim, not before"]
+    return []
+
+
+def _lay_out(host: Host, place: Scratch, staged: Mapping[str, str]) -> None:
+    host.run(["cp", "-rL", ETC + "/conf.d", place.path])
+    for path in (CONF, TEMPLATE, MONOLITHIC_MACROS):
+        place.copy(staged.get(path, path), path[len(ETC) + 1 :])
+    for path in (SPLIT_MACROS, CONTINUED):
+        if path in staged:
+            place.copy(staged[path], path[len(ETC) + 1 :])
+    if not host.exists(MONOLITHIC_MACROS):  # then update-exim4.conf -d does not look for the candidate either
+        macros, template = (f"{place.path}/{name}" for name in ("exim4.conf.localmacros", "exim4.conf.template"))
+        joined = raw(text_of(host, macros) + text_of(host, template))
+        host.rename(host.stage(template, joined, 0o600, "root", "root"), template)
+
+
+def submit(
+    host: Host, logs: Sequence[str], message: bytes, sender: str, recipients: Sequence[str], timeout: float
+) -> Submission:
+    """Hand it to Exim and follow it. A failed test leaves nothing behind in the queue."""
+    mark = host.log_mark(logs)
+    given = host.run(["exim4", "-i", "-f", sender or "<>", "--", *recipients], message, timeout)
+    if given.code:
+        return Submission(False, given.words or "exim4 did not take the mail")
+    ended = follow(host, mark, message, timeout)
+    if not ended.sent and ended.queue_id:
+        host.run(["exim4", "-Mrm", ended.queue_id])
+    return ended
 
 
 def follow(host: Host, mark: LogMark, message: bytes, timeout: float) -> Submission:
@@ -27,8 +79,10 @@ def follow(host: Host, mark: LogMark, message: bytes, timeout: float) -> Submiss
     end, forced = time.monotonic() + timeout, False
     while True:
         ended, final = state_of(host.log(mark), ident)
-        if final or time.monotonic() > end:
+        if final:
             return ended
+        if time.monotonic() > end:
+            return ended._replace(reply=f"{ended.reply} (after {timeout:g} s)")
         if _WAITING in ended.reply and not forced:
             # an earlier failure is remembered for the relay, not for this mail: try now
             forced = True
