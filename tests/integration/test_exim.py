@@ -26,6 +26,9 @@ from lab.authority import Authority
 from lab.layers import why_unavailable
 from lab.tree import RELAY_NAME, Tree
 
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.enforce import enforce
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.posix_host import PosixHost
+
 pytestmark = pytest.mark.skipif(bool(why_unavailable()), reason=why_unavailable() or "the lab is there")
 
 SERVICE = form(**LOGIN, from_address="hosts@example.test")
@@ -87,6 +90,20 @@ def test_absent_gives_everything_back_byte_for_byte(host: Machine) -> None:
     assert host.applied(absent)["changed"]
     assert {key: value for key, value in host.snapshot().items() if "fleetmail" not in key} == pristine
     assert not host.applied(absent)["changed"]
+
+
+def test_an_image_gets_the_same_files(host: Machine) -> None:
+    host.applied(SERVICE)
+    live = {key: value for key, value in host.snapshot().items() if key.startswith("etc")}
+    host.reset()
+    image = PosixHost(str(host.tree.path))
+    result = enforce(SERVICE, image, False)
+    assert result["changed"]
+    assert any("init script" in warning for warning in result["warnings"])
+    assert {key: value for key, value in host.snapshot().items() if key.startswith("etc")} == live
+    assert enforce(SERVICE, image, True)["drift"] == []
+    host.shell("/etc/init.d/exim4 restart")
+    assert host.drift(SERVICE) == {}
 
 
 def test_the_package_may_configure_itself_again(host: Machine) -> None:

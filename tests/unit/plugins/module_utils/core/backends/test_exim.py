@@ -266,13 +266,13 @@ def test_a_ca_file_that_cannot_be_read_hides_no_other_problem(monkeypatch):
         return host.files.get(path)
 
     monkeypatch.setattr(host, "read", read)
-    assert [option for option, _ in problems_of(service(ca_file="/etc/ssl/certs", timeout=9), host)] == ["timeout"]
+    assert [one[0] for one in problems_of(service(ca_file="/etc/ssl/certs", timeout=9), host)] == ["timeout"]
 
 
 def test_a_ca_file_that_exim_cannot_read_is_refused():
     host = installed()
     host.put("/etc/ssl/ca.pem", "x", 0o600)
-    assert [option for option, _rest in problems_of(service(ca_file="/etc/ssl/ca.pem"), host)] == ["ca_file"]
+    assert [one[0] for one in problems_of(service(ca_file="/etc/ssl/ca.pem"), host)] == ["ca_file"]
     host.put("/etc/ssl/ca.pem", "x", 0o640, "root", "Debian-exim")
     assert problems_of(service(ca_file="/etc/ssl/ca.pem"), host) == []
 
