@@ -204,10 +204,11 @@ class Postfix(Backend):
     def _look_up(self, maps: str, keys: Sequence[str]) -> dict[str, str]:
         """What Postfix finds for keys (postmap(1) -q); from the source text where Postfix is not there."""
         found: dict[str, str] = {}
-        for one in re.split(r"[\s,]+", maps) if keys else ():
+        # maps in files only: what stands in main.cf itself (inline:, static:) is not to become an argument
+        for one in re.findall(r"(?:^|[\s,])(\w+:/[^\s,{}]+)", maps) if keys else ():
             if not (self.host.live and self.host.which("postmap")):
                 found = {**self._source(one.split(":", 1)[-1]), **found}
-            elif one:
+            else:
                 said = self.host.run(["postmap", "-q", "-", one], raw("".join(key + "\n" for key in keys)))
                 rows = (line.split("\t", 1) for line in said.out.split("\n"))
                 found = {**{row[0]: row[1] for row in rows if len(row) == 2}, **found}
