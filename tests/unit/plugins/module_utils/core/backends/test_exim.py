@@ -163,7 +163,10 @@ def test_without_a_login_nobody_elses_is_found_and_it_comes_back():
 
 def test_each_relay_gets_its_own_login_until_it_is_switched(monkeypatch):
     aliases = {"old.example": "old-7.cloud.example", "relay.example.com": "new-7.cloud.example"}
-    canonical = lambda host, *_rest, **_how: [(0, 0, 0, aliases.get(host, ""), ())]  # noqa: E731
+
+    def canonical(host, *_rest, **_how):
+        return [(0, 0, 0, aliases.get(host, ""), ())]
+
     monkeypatch.setattr("socket.getaddrinfo", canonical)
     host = running(SAID.replace("relay.example.com::587", "old.example::25"))
     host.put(exim_files.CREDENTIALS, "*:by:hand\n", 0o640, "root", "Debian-exim")
