@@ -166,7 +166,7 @@ def test_however_paths_and_links_wind_they_stay_inside(
     except HostError:
         return  # a loop
     assert (real + "/").startswith(str(root) + "/")
-    assert os.path.realpath(os.path.dirname(real)).startswith(str(root))
+    assert real == str(root) or os.path.realpath(os.path.dirname(real)).startswith(str(root))
 
 
 # -- writing
