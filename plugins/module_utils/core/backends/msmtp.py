@@ -37,6 +37,7 @@ OAUTH = ("xoauth2", "oauthbearer")
 _SUBSTITUTED = r"(?i)%[UHCM]"
 _READS_SLOT = re.compile(r"cat /etc/msmtprc\.[A-Za-z0-9_.-]+\.([ab])\Z")
 _LOGGED = re.compile(r"(\w+)='(.*?)'(?= \w+=|$)", re.S)
+UNCHECKED = "msmtp is not in the tree, or cannot run there: judged by our own rules alone"
 _COULD_NOT_RUN = (125, 126, 127)  # chroot(1): it failed itself, cannot invoke, not found
 
 
@@ -284,12 +285,14 @@ class Msmtp(Backend):
     def check(self, staged: Mapping[str, str]) -> list[str]:
         candidate = staged.get(MAIN, "")
         text = text_of(self.host, candidate) if candidate else ""
-        if not marks.names(text) or not self.installed():
+        if not marks.names(text):
             return []  # what was there before us comes back whatever msmtp says of it
+        if not self.installed():
+            return [UNCHECKED]
         for account in (one.name for one in msmtp_file.accounts(text) if not ROUTE.search(one.name)):
             done = self._ask(account, candidate)
             if done.code in _COULD_NOT_RUN:
-                return ["msmtp could not be run in the tree: judged by our own rules alone"]
+                return [UNCHECKED]
             if done.code and f"{candidate}: " in done.err and "Permission denied" not in done.err:
                 raise StepFailed("check", f"msmtp refuses the new {MAIN}: {_complaint(done)}")
         return list(self._cautions(candidate)) if self.host.live else []
