@@ -235,7 +235,7 @@ def told(story: Story, folder: Path, hosts: list[Tree], **how: Any) -> Played:
         **how.pop("environment", {}),
     }
     (folder / "output").mkdir(parents=True)
-    variables = {name: canary.text for name, canary in SECRETS.items()}
+    variables = {name: canary.text for name, canary in SECRETS.items()} | how.pop("variables", {})
     played = play(folder, story.tasks, hosts, variables, ["-vvvv", "--diff"], environment, **how)
     ends = {(one.host, one.task): one.status for one in played.results}
     names = [host.name for host in hosts] or ["here"]
@@ -343,11 +343,13 @@ def test_nothing_leaks_with_other_versions_of_ansible(
     """Up to 2.21 Ansible masks what is marked no_log, from 2.22 on what was registered. Without pipelining here."""
     ansible = environment_of(version)
     with fleet(authority, "postfix", "msmtp") as made:
-        environment = {"ANSIBLE_PIPELINING": "0", "LAB_PIPELINING": "0"}
-        played = told(short_story(), tmp_path, list(made.hosts.values()), ansible=ansible, environment=environment)
+        copied = {"ansible_pipelining": False}
+        played = told(short_story(), tmp_path, list(made.hosts.values()), ansible=ansible, variables=copied)
         seen = sightings_of(played, tmp_path, cage)
         for backend, host in made.hosts.items():
             seen += on_host(backend, host, made.watches[backend], cage)
+            sent = [file for file in made.watches[backend].written if "/root/.ansible/tmp/" in file.path]
+            assert sent, "the module was not sent as a file"
             assert not list(host.inside("/root/.ansible/tmp").glob("*"))
     assert not seen, "\n".join(map(str, seen))
 

@@ -92,8 +92,11 @@ class Order(NamedTuple):
         installed = not host.live or backend.installed()
         if not installed and not check:
             yield Problem("backend", f"{backend.name} is not installed", "install " + backend.packages)
-        if not check or host.exists(self.service.ca_file):  # in check mode an earlier task has not brought it yet
-            yield from ca_problems(self.service.ca_file, host)
+        path = self.service.ca_file
+        if is_one_line(path) and (
+            not check or host.exists(path)
+        ):  # in check mode an earlier task has not brought it yet
+            yield from ca_problems(path, host)
         if self.test_send is not None and self.test_send.via == "mta" and not host.live:
             yield Problem("test_send.via", "nothing runs in the tree that could send", "use via: relay")
 

@@ -137,6 +137,13 @@ def test_software_that_is_missing_is_a_plan_in_check_mode_and_an_error_else() ->
     assert order.settle(with_programs(), check=True).name == "postfix"
 
 
+def test_a_path_with_nul_is_never_looked_for() -> None:
+    host = with_programs("postfix")
+    host.exists = lambda path: "\0" not in path or pytest.fail("no system call takes that")  # type: ignore[method-assign]
+    for check in (False, True):
+        assert "ca_file" in refusal(host, check, backend="postfix", ca_file="/etc/a\0b")
+
+
 def test_absent_needs_neither_software_nor_a_definition() -> None:
     order = Order.from_options({"state": "absent", "backend": "postfix", "host": "a b", "port": 0})
     assert order.settle(with_programs(), check=False).name == "postfix"
