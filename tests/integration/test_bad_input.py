@@ -181,7 +181,7 @@ def test_check_mode_refuses_the_same(host: Tree) -> None:
     missing = ({"backend": "msmtp"}, {"ca_file": "/etc/ssl/none.pem"}, {"ca_file": "/etc/ssl/loop"})
     chosen = [one for one in SINGLE if one[0] not in missing]
     answers = call(
-        host, [("smtp_service", {"backend": "postfix", **LOGIN, **given}) for given, _ in chosen], check=True
+        host, [("smtp_service", {"backend": "postfix", **LOGIN, **given}) for given, _named in chosen], check=True
     )
     for (given, named), answer in zip(chosen, answers, strict=True):
         assert named <= refused(answer, ascii(given)), ascii(given)

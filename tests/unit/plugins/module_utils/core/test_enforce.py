@@ -25,7 +25,10 @@ ETC = {
     "/etc/passwd": PASSWD,
     "/etc/ssl/relay-ca.pem": PEM,
     "/etc/postfix/main.cf": "myhostname = client.example.test\nrelayhost =\n",
-    "/etc/postfix/master.cf": "smtp      unix  -       -       y       -       -       smtp\n",
+    "/etc/postfix/master.cf": (
+        "smtp      unix  -       -       y       -       -       smtp\n"
+        "retry     unix  -       -       y       -       -       error\n"
+    ),
     "/etc/exim4/update-exim4.conf.conf": (
         "dc_eximconfig_configtype='local'\ndc_other_hostnames='client'\ndc_local_interfaces='127.0.0.1'\n"
         "dc_readhost=''\ndc_relay_domains=''\ndc_minimaldns='false'\ndc_relay_nets=''\ndc_smarthost=''\n"
