@@ -96,10 +96,11 @@ def listen(host: str, port: int, space: Space | None = None) -> socket.socket:
     if space is None:
         return socket.create_server((host, port), family=family)
     with ThreadPoolExecutor(1) as one_thread:  # setns(2) changes the calling thread alone, and this one ends
-        one_thread.submit(_enter_network, space.pid).result()
+        one_thread.submit(enter_network, space.pid).result()
         return one_thread.submit(socket.create_server, (host, port), family=family).result()
 
 
-def _enter_network(pid: int) -> None:
+def enter_network(pid: int) -> None:
+    """Move the calling thread, and nothing else, into the network of a process."""
     with open(f"/proc/{pid}/ns/net", "rb") as namespace:
         checked(libc.setns(namespace.fileno(), 0), "setns")
