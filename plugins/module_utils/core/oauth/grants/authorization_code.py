@@ -1,0 +1,10 @@
+# SPDX-FileCopyrightText: fleetmail.smtp contributors
+# SPDX-License-Identifier: BSD-2-Clause
+
+from __future__ import annotations
+
+from .base import PersonGrant
+
+
+class AuthorizationCode(PersonGrant):
+    name = "authorization_code"
