@@ -61,7 +61,7 @@ class Visitor:
         self._origin, self._space, self._user, self._password = origin, space, user, password
         parts = urlsplit(origin)
         host = f"[{address}]" if ":" in address else address
-        self._place = f"{host}:{parts.port}"
+        self._place = f"{host}:{parts.port}" if parts.port else host
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.headers["Host"] = parts.netloc
@@ -108,12 +108,12 @@ class Visitor:
             if isinstance(page, str):
                 raise Refused(f"the server sends a device's user to {page}")
             fields = _fields(page.text)
+            if "alert" in page.text:
+                raise Refused(_text(page.text))
             if fields.get("user_code"):
                 page = self._post(page.url, fields if allow or "confirm" not in fields else {**fields, "abort": "yes"})
             elif "password" in fields or 'name="decision"' in page.text:
                 page = self._decide(page, allow, None)
-            elif "alert" in page.text:
-                raise Refused(_text(page.text))
             else:
                 return _text(page.text)
         raise Refused("the server asks without end")

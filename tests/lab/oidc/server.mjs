@@ -32,6 +32,10 @@ const SECRETS = [
   'password', 'refresh_token', 'token',
 ]
 
+// Standard output is for answers alone; the library says things there.
+console.info = console.error
+console.log = console.error
+
 // -- time, which tests can move
 
 const machineTime = Date.now
@@ -85,9 +89,9 @@ function locationOf(ctx) {
 
 const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
 const listening = await listen()
-const origin = `${config.certificate ? 'https' : 'http'}://${config.name.includes(':') ? `[${config.name}]` : config.name}`
 const { port } = listening.address()
-const issuer = `${origin}:${port}`
+const host = config.name.includes(':') ? `[${config.name}]` : config.name
+const issuer = new URL(`${config.certificate ? 'https' : 'http'}://${host}:${port}`).origin
 const offline = new Set() // grants that were asked for with access_type=offline, as Google calls it
 
 function html(ctx, text) {

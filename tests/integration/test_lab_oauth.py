@@ -1,0 +1,353 @@
+# SPDX-FileCopyrightText: fleetmail.smtp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The laboratory's OAuth servers, relays and browser, judged by requests, curl, smtplib and the servers themselves."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import pytest
+import requests
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding
+from lab import layers, oauth_server
+from lab.authority import Authority
+from lab.network import Network
+from lab.oauth_server import (
+    DEVICE,
+    GOOGLE_SCOPE,
+    JWT_BEARER,
+    MICROSOFT_APP_SCOPE,
+    MICROSOFT_SCOPE,
+    Client,
+    OAuthServer,
+    fingerprint,
+)
+from lab.tree import RELAY_ADDRESS
+from lab.visitor import Refused
+
+USER, OTHER = "fleet@example.test", "other@example.test"
+OFFLINE = f"{MICROSOFT_SCOPE} offline_access"
+BACK = "http://127.0.0.1:12345/callback"
+
+needs_server = pytest.mark.skipif(bool(oauth_server.why_unavailable()), reason=oauth_server.why_unavailable())
+needs_trees = pytest.mark.skipif(bool(layers.why_unavailable()), reason=layers.why_unavailable())
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[OAuthServer]:
+    with OAuthServer() as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: OAuthServer) -> Iterator[OAuthServer]:
+    """The one server of these tests, as if it were new."""
+    running.forget()
+    yield running
+    running.up()
+    running.change(**vars(oauth_server.Settings()))
+
+
+def authorization(server: OAuthServer, client: Client, scope: str = OFFLINE, **more: str) -> str:
+    asked = {"response_type": "code", "client_id": client.client_id, "redirect_uri": BACK, "scope": scope}
+    return f"{server.authorization_url}?{urlencode(asked | more)}"
+
+
+def jwt(key: str, **claims: Any) -> str:
+    """RFC 7515 with RS256."""
+    parts = [json.dumps(part).encode() for part in ({"alg": "RS256", "typ": "JWT"}, claims)]
+    text = ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
+    private: Any = serialization.load_pem_private_key(key.encode(), None)
+    signature = private.sign(text.encode(), padding.PKCS1v15(), hashes.SHA256())
+    return f"{text}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
+
+
+# -- the authorization server
+
+
+@needs_server
+def test_discovery_tells_what_it_can(server: OAuthServer) -> None:
+    told = requests.get(f"{server.issuer}/.well-known/oauth-authorization-server", timeout=5).json()
+    assert told["issuer"] == server.issuer
+    assert told["token_endpoint"] == server.token_url
+    assert told["device_authorization_endpoint"] == server.device_authorization_url
+    assert told["revocation_endpoint"] == server.revocation_url
+    assert told["introspection_endpoint"] == server.introspection_url
+    assert told["authorization_endpoint"] == server.authorization_url
+    assert {JWT_BEARER, DEVICE, "client_credentials"} <= set(told["grant_types_supported"])
+
+
+@needs_server
+def test_a_code_is_for_who_can_prove_it(server: OAuthServer) -> None:
+    challenge = base64.urlsafe_b64encode(hashlib.sha256(b"v" * 43).digest()).rstrip(b"=").decode()
+    pkce = {"code_challenge": challenge, "code_challenge_method": "S256"}
+    back = server.authorize(authorization(server, server.public, state="st", **pkce), USER)
+    assert back.startswith(f"{BACK}?")
+    query = parse_qs(urlsplit(back).query)
+    assert (query["state"], query["iss"]) == (["st"], [server.issuer])
+    form = {"grant_type": "authorization_code", "code": query["code"][0], "redirect_uri": BACK}
+    assert server.token(server.public, **form, code_verifier="w" * 43)["error"] == "invalid_grant"
+    answer = server.token(server.public, **form, code_verifier="v" * 43)
+    assert answer["scope"].split() == OFFLINE.split()
+    assert server.look(answer["access_token"])["user"] == USER
+    tried = server.exchanges("token")
+    assert [exchange.status for exchange in tried] == [400, 200]
+    assert tried[1].fields["code_verifier"] == fingerprint("v" * 43)
+    assert tried[1].answer["refresh_token"] == fingerprint(answer["refresh_token"])
+    without_pkce = parse_qs(urlsplit(server.authorize(authorization(server, server.public), USER)).query)
+    assert without_pkce["error"] == ["invalid_request"]
+
+
+@needs_server
+def test_a_person_can_refuse_mistype_and_leave_out(server: OAuthServer) -> None:
+    back = server.authorize(authorization(server, server.confidential), USER, allow=False)
+    assert parse_qs(urlsplit(back).query)["error"] == ["access_denied"]
+    wanted = f"{GOOGLE_SCOPE} email openid"
+    back = server.authorize(
+        authorization(server, server.confidential, wanted, access_type="offline", prompt="consent"),
+        USER,
+        scopes=["email", "openid"],
+    )
+    form = {"grant_type": "authorization_code", "code": parse_qs(urlsplit(back).query)["code"][0], "redirect_uri": BACK}
+    answer = server.token(server.confidential, **form)
+    assert set(answer["scope"].split()) == {"email", "openid"}
+    assert "refresh_token" in answer, "access_type=offline"
+    claims = json.loads(base64.urlsafe_b64decode(answer["id_token"].split(".")[1] + "=="))
+    assert claims["email"] == USER
+    mistyping = server.visitor(USER)
+    mistyping._password = "wrong"
+    with pytest.raises(Refused, match="User name or password is wrong"):
+        mistyping.authorize(authorization(server, server.confidential))
+    with pytest.raises(Refused, match="redirect_uri"):
+        server.authorize(authorization(server, server.confidential).replace("callback", "elsewhere"), USER)
+
+
+@needs_server
+def test_refresh_tokens_rotate_and_reuse_ends_the_grant(server: OAuthServer) -> None:
+    first = server.grant_for(USER, OFFLINE)
+    again = {"grant_type": "refresh_token", "refresh_token": first["refresh_token"]}
+    second = server.token(server.public, **again)
+    assert second["refresh_token"] != first["refresh_token"]
+    assert server.look(first["refresh_token"])["consumed"]
+    assert server.token(server.public, **again)["error"] == "invalid_grant"
+    assert server.look(second["refresh_token"]) is None
+    assert server.look(second["access_token"]) is None
+    assert [exchange.detail for exchange in server.refreshes()] == [None, "refresh token already used"]
+    server.change(reuse_detection=False)
+    first = server.grant_for(USER, OFFLINE)
+    again["refresh_token"] = first["refresh_token"]
+    answers = [server.token(server.public, **again)["refresh_token"] for _rest in range(2)]
+    assert len({first["refresh_token"], *answers}) == 3
+    server.change(rotate=False)
+    assert server.token(server.public, **again)["refresh_token"] == first["refresh_token"]
+
+
+@needs_server
+def test_of_two_uses_at_once_one_is_the_second(server: OAuthServer) -> None:
+    server.change(delay_ms=100)
+    again = {"grant_type": "refresh_token", "refresh_token": server.grant_for(USER, OFFLINE)["refresh_token"]}
+    with ThreadPoolExecutor(8) as many:
+        answers = list(many.map(lambda _number: server.token(server.public, **again), range(8)))
+    assert sum("access_token" in answer for answer in answers) == 1
+    assert len(server.refreshes()) == 8
+    assert max(exchange.time for exchange in server.refreshes()) < min(e.answered for e in server.refreshes())
+
+
+@needs_server
+def test_lives_end_by_themselves_by_order_and_with_the_clock() -> None:
+    with OAuthServer(access_token_seconds=77, refresh_token_seconds=86400) as server:
+        lives_end(server)
+
+
+def lives_end(server: OAuthServer) -> None:
+    server.change(token_omit=["scope"], token_extra={"x": 1})
+    answer = server.grant_for(USER, OFFLINE)
+    assert (answer["expires_in"], answer["x"], "scope" in answer) == (77, 1, False)
+    assert server.expire("access_token", value=answer["access_token"]) == 1
+    assert server.look(answer["access_token"])["expired"]
+    assert server.look(answer["refresh_token"])["usable"]
+    server.pass_time(days=1.01)
+    form = {"grant_type": "refresh_token", "refresh_token": answer["refresh_token"]}
+    assert server.token(server.public, **form)["error"] == "invalid_grant"
+    assert server.refreshes()[-1].detail == "refresh token is expired"
+    answer = server.grant_for(OTHER, OFFLINE)
+    assert server.revoke(user=USER) >= 1
+    assert server.look(answer["refresh_token"])["usable"]
+    assert server.revoke(user=OTHER) == 1
+    assert server.look(answer["refresh_token"]) is None
+
+
+@needs_server
+def test_slow_down_and_out(server: OAuthServer) -> None:
+    granted = server.grant_for(USER, OFFLINE)
+    form = {"grant_type": "refresh_token", "refresh_token": granted["refresh_token"], "client_id": "fleet-public"}
+    server.change(delay_ms=400)
+    with pytest.raises(requests.Timeout):
+        requests.post(server.token_url, data=form, timeout=0.2)
+    (hasty,) = server.refreshes()
+    assert hasty.status == 0, "seen, but not yet answered"
+    server.wait_for(lambda: server.refreshes()[0].status == 200)
+    assert server.look(granted["refresh_token"])["consumed"], "a client that went away has spent it all the same"
+    server.change(delay_ms=0)
+    server.down()
+    down = requests.post(server.token_url, data=form, timeout=5)
+    assert (down.status_code, down.headers["Content-Type"]) == (503, "text/html; charset=utf-8")
+    server.refuse_connections()
+    with pytest.raises(requests.ConnectionError):
+        requests.post(server.token_url, data=form, timeout=5)
+    server.up()
+    assert requests.post(server.token_url, data=form, timeout=5).json()["error"] == "invalid_grant"
+
+
+@needs_server
+def test_devices(server: OAuthServer) -> None:
+    server.change(device_interval=2)
+    client = server.device
+
+    def begin() -> dict[str, Any]:
+        return server.post(server.device_authorization_url, {"client_id": client.client_id, "scope": OFFLINE})
+
+    def poll(begun: dict[str, Any]) -> dict[str, Any]:
+        return server.token(client, grant_type=DEVICE, device_code=begun["device_code"])
+
+    begun = begin()
+    assert (begun["interval"], begun["expires_in"]) == (2, 900)
+    assert poll(begun)["error"] == "authorization_pending"
+    assert poll(begun)["error"] == "slow_down"
+    server.change(device_interval=0)
+    assert "may go on" in server.approve_device(begun["user_code"], USER)
+    assert server.look(poll(begun)["refresh_token"])["user"] == USER
+    begun = begin()
+    assert "refused" in server.deny_device(begun["user_code"], USER)
+    assert poll(begun)["error"] == "access_denied"
+    begun = begin()
+    server.expire("device_code", value=begun["device_code"])
+    assert poll(begun)["error"] == "expired_token"
+    with pytest.raises(Refused, match="not known"):
+        server.approve_device("XXXX-XXXX", USER)
+
+
+@needs_server
+def test_clients_without_a_person(server: OAuthServer) -> None:
+    own = {"grant_type": "client_credentials", "scope": MICROSOFT_APP_SCOPE}
+    token = server.token(server.service, **own)["access_token"]
+    assert server.post(server.introspection_url, {"token": token, **relay_secret(server)})["username"] == USER
+    basic = tuple(urlencode({"": part})[1:] for part in (server.service.client_id, server.service.client_secret))
+    assert requests.post(server.token_url, data=own, auth=basic, timeout=5).status_code == 200  # type: ignore[arg-type]
+    wrong = server.token(server.service._replace(client_secret="wrong"), **own)
+    assert wrong["error"] == "invalid_client"
+    raw = urlencode(own | {"client_id": server.service.client_id}) + f"&client_secret={server.service.client_secret}"
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert requests.post(server.token_url, data=raw, headers=form, timeout=5).json()["error"] == "invalid_client"
+
+    name, now = server.signing.client_id, int(time.time())
+    claims = {"iss": name, "sub": name, "aud": server.token_url, "jti": "once", "iat": now, "exp": now + 60}
+    kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+    signed = own | {"client_assertion_type": kind, "client_assertion": jwt(server.signing.key, **claims)}
+    assert server.post(server.token_url, signed)["token_type"] == "Bearer"
+    assert server.post(server.token_url, signed)["error"] == "invalid_client", "an assertion is good once"
+    signed["client_assertion"] = jwt(server.service_account.key, **claims | {"jti": "two"})
+    assert server.post(server.token_url, signed)["error"] == "invalid_client"
+    used = [exchange.authentication for exchange in server.exchanges("token")]
+    assert used == ["client_secret_post", "client_secret_basic", *["client_secret_post"] * 2, *["private_key_jwt"] * 3]
+
+
+def relay_secret(server: OAuthServer) -> dict[str, str]:
+    return {"client_id": server.relay.client_id, "client_secret": server.relay.client_secret}
+
+
+@needs_server
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({}, None),
+        ({"aud": "issuer"}, None),
+        ({"aud": "https://elsewhere.example.test/token"}, "invalid_grant"),
+        ({"sub": "nobody@example.test"}, "invalid_grant"),
+        ({"iss": "stranger@project.example.test"}, "invalid_client"),
+        ({"scope": f"{GOOGLE_SCOPE} https://elsewhere.example.test/"}, "unauthorized_client"),
+        ({"scope": ""}, "invalid_scope"),
+        ({"exp": -10}, "invalid_grant"),
+        ({"exp": 7200}, "invalid_grant"),
+        ({"iat": 600, "exp": 900}, "invalid_grant"),
+        ({"key": "signing"}, "invalid_grant"),
+    ],
+)
+def test_service_accounts(server: OAuthServer, change: dict[str, Any], error: str | None) -> None:
+    account, now = server.service_account, int(time.time())
+    claims: dict[str, Any] = {"iss": account.client_id, "sub": USER, "aud": server.token_url, "scope": GOOGLE_SCOPE}
+    claims |= {"iat": 0, "exp": 3600}
+    claims |= {key: value for key, value in change.items() if key != "key"}
+    claims |= {"iat": now + claims["iat"], "exp": now + claims["exp"]}
+    claims["aud"] = server.issuer if claims["aud"] == "issuer" else claims["aud"]
+    key = server.signing.key if "key" in change else account.key
+    answer = server.post(server.token_url, {"grant_type": JWT_BEARER, "assertion": jwt(key, **claims)})
+    assert answer.get("error") == error
+    if not error:
+        assert server.look(answer["access_token"])["user"] == USER
+        seen = server.post(server.introspection_url, {"token": answer["access_token"], **relay_secret(server)})
+        assert (seen["active"], seen["username"], seen["scope"]) == (True, USER, GOOGLE_SCOPE)
+
+
+@needs_server
+def test_revocation_and_introspection(server: OAuthServer) -> None:
+    granted = server.grant_for(USER, OFFLINE, server.confidential)
+    secret = {"client_id": server.confidential.client_id, "client_secret": server.confidential.client_secret}
+    question = {"token": granted["access_token"], **relay_secret(server)}
+    assert server.post(server.introspection_url, question)["username"] == USER
+    revoked = requests.post(server.revocation_url, {"token": granted["refresh_token"], **secret}, timeout=5)
+    assert revoked.status_code == 200
+    assert server.look(granted["refresh_token"]) is None
+    assert server.post(server.introspection_url, question) == {"active": False}
+    assert server.exchanges("revocation")[0].fields["token"] == fingerprint(granted["refresh_token"])
+
+
+@needs_server
+def test_long_tokens(server: OAuthServer) -> None:
+    server.change(access_token_length=3000)
+    assert len(server.grant_for(USER, OFFLINE)["access_token"]) == 3000
+
+
+@needs_server
+def test_nothing_is_left_and_nothing_is_told(tmp_path: Path) -> None:
+    server = OAuthServer()
+    with server:
+        granted = server.grant_for(USER, OFFLINE, server.confidential)
+        journal = server._journal.path
+        assert journal.stat().st_mode & 0o777 == 0o600
+        for secret in (*granted.values(), server.confidential.client_secret, server.users[USER]):
+            assert str(secret) not in journal.read_text() or secret in ("Bearer", 3600, OFFLINE)
+        process = server._process._process.pid  # type: ignore[union-attr]
+    assert not journal.exists()
+    assert subprocess.run(["kill", "-0", str(process)], capture_output=True, check=False).returncode != 0
+
+
+@needs_server
+@needs_trees
+def test_in_a_network_with_tls(authority: Authority) -> None:
+    certificate = authority.good("auth.example.test")
+    with Network() as network:
+        server = OAuthServer(
+            host=RELAY_ADDRESS, name="auth.example.test", port=443, certificate=certificate, ca_file=authority.ca_file
+        )
+        with server.start(in_net_of=network):
+            assert server.issuer == "https://auth.example.test"
+            assert server.look(server.grant_for(USER, OFFLINE)["access_token"])["usable"]
+            begun = server.post(server.device_authorization_url, {"client_id": "fleet-device", "scope": OFFLINE})
+            assert begun["verification_uri"] == "https://auth.example.test/device"
+            assert "may go on" in server.approve_device(begun["user_code"], USER)
