@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Callable
 
-from .backends.base import Backend, Observed
+from .backends.base import Backend, FileState, Observed
 from .errors import FleetmailError, HostError, InvalidService, StepFailed, unforeseen
 from .journal import STATE, interrupted
 from .order import Order
@@ -19,8 +19,10 @@ from .redaction import LONGEST, Redactor
 from .service import Service, public_view
 
 if TYPE_CHECKING:
+    from .oauth.declared import Declared, Token
     from .port import Host
 
+OAUTH = "/var/lib/fleetmail/oauth"  # as oauth/store.py says; where there is none, nothing of oauth/ is imported
 WHOLE = 1 << 30
 PATIENCE = 5.0  # seconds for a service to come up after it was activated
 
@@ -50,6 +52,7 @@ class Enforcement:
         self.host = host
         self.check = check
         self.backend: Backend | None = None
+        self.oauth: Declared | None = None
         self.observed = Observed({})
         self.wanted: Service | None = None
         self.plan = Plan()
@@ -73,25 +76,25 @@ class Enforcement:
         self._look(backend)
         self._judge_certificates()
         if self.check:
-            self._verify()
+            self._verify(backend)
             return
         if not self.plan.empty:
             self.host.make_directory(STATE, 0o700, "root", "root")
-            with self.host.locked(STATE):
+            with self.host.locked(STATE), self.oauth.locked() if self.oauth else contextlib.nullcontext():
                 self._recover()  # the run that held the lock may have been killed, or have taken what we want
                 backend = self.backend = self.order.settle(self.host, self.check)
                 self._look(backend)
                 if not self.plan.empty:
                     self._apply(backend)
                     return
-        self._verify()
+        self._verify(backend)
         self._send(backend, changed=False)
 
     def _look(self, backend: Backend) -> None:
         """Read what holds and compare it with what is wanted."""
         self.observed = self._read(backend)
         self.wanted = self._completed(backend) if self.order.present else None
-        files = backend.desired(self.wanted, self.order.service.name, self.observed)
+        files = [*self._declared(), *backend.desired(self.wanted, self.order.service.name, self.observed)]
         self.plan = compare(self._wanted_form(backend), self.observed, files, self.host)
         if not self.host.live:
             self.plan.start = False
@@ -107,17 +110,45 @@ class Enforcement:
         if ordered.host or not (self.observed.managed and held.get("host")):
             return ordered
         known = {name: value for name, value in held.items() if name in ordered._fields and value is not None}
+        if self.oauth and held.get("auth_type") == "oauth":
+            known["oauth"] = self.oauth.client()
         kept = ordered._replace(**{**known, "enabled": False, "allow_cleartext_auth": True})
         return ordered if any(kept.problems()) or any(backend.problems(kept)) else kept
 
     def _read(self, backend: Backend) -> Observed:
-        observed = backend.read(self.order.service.name)
+        service = self.order.service
+        observed = backend.read(service.name)
+        if service.auth_type == "oauth" or self.host.exists(f"{OAUTH}/{service.name}"):
+            from .oauth.declared import Declared
+
+            self.oauth = Declared(self.host, backend, service.name)
+            self.oauth.show(observed, service.auth_type == "oauth")
         for secret in observed.secrets:
             self.redactor.learn(secret)
         return observed
 
     def _wanted_form(self, backend: Backend) -> dict[str, Any] | None:
-        return None if self.wanted is None else backend.wanted_form(self.wanted)
+        if self.wanted is None:
+            return None
+        form = backend.wanted_form(self.wanted)
+        if self.oauth and self.wanted.auth_type == "oauth" and self.wanted.host:
+            form.update(self.oauth.wanted_form(self.wanted))
+        return form
+
+    def _declared(self) -> list[FileState]:
+        """The files that OAuth needs beside the software's own. Raises InvalidService."""
+        if self.oauth is None:
+            return []
+        problems = list(self.oauth.problems(self.wanted)) if self.wanted else []
+        if problems:
+            raise InvalidService(problems)
+        return self.oauth.files(self.wanted)
+
+    def _token(self) -> Token | None:
+        """The access token that the service's conversations need, if they need one."""
+        if self.oauth is None or self.wanted is None or self.wanted.auth_type != "oauth":
+            return None
+        return self.oauth.token(self.wanted)
 
     def _judge_certificates(self) -> None:
         if not self.plan.empty and self.wanted is not None:
@@ -176,7 +207,7 @@ class Enforcement:
 
     def _steps(self, backend: Backend, before: Observed) -> list[Callable[[], None]]:
         """What has to succeed for the new state to be kept."""
-        prove = [self._verify, lambda: self._send(backend, changed=True)]
+        prove = [lambda: self._verify(backend), lambda: self._send(backend, changed=True)]
         if not self.host.live:
             return [lambda: self._judge(backend, {}), *prove]
         mark = self.host.log_mark(backend.logs)
@@ -206,7 +237,7 @@ class Enforcement:
 
     # -- proving -----------------------------------------------------------------------------------------------------
 
-    def _verify(self) -> None:
+    def _verify(self, backend: Backend) -> None:
         if self.order.verify == "none":
             return
         ca_file = self.order.service.ca_file
@@ -216,7 +247,7 @@ class Enforcement:
             return
         from .proof import verify
 
-        self.verification, refused = verify(self.order, self.host.root)
+        self.verification, refused = verify(self.order, backend, self.host.root, self._token())
         if refused is not None:
             raise refused
 
@@ -230,7 +261,7 @@ class Enforcement:
             return
         from .proof import test_send
 
-        self.sent, refused = test_send(self.order.service, order, backend, self.host.root)
+        self.sent, refused = test_send(self.order.service, order, backend, self.host.root, self._token())
         if refused is not None:
             raise refused
 
@@ -270,6 +301,8 @@ class Enforcement:
 
     def _warnings(self) -> list[str]:
         told = self.warnings + self.observed.warnings
+        if self.oauth and (self.wanted or not self.order.present):
+            told += self.oauth.warnings(self.wanted)
         if self.failure is None and self.plan.drift:
             told += [str(one) for one in self.observed.overrides]
         return list(dict.fromkeys(told))

@@ -76,7 +76,13 @@ class Order(NamedTuple):
         if not self.present:
             yield from (problem for problem in self.service.problems() if problem.option == "name")
             return
-        yield from self.service.problems()
+        own = list(self.service.problems())
+        yield from own
+        if self.service.auth_type == "oauth":
+            from .oauth.declared import problems
+
+            named = {problem.option for problem in own}
+            yield from (problem for problem in problems(self.service) if problem.option not in named)
         if self.verify not in LEVELS:
             yield Problem("verify", f"'{self.verify}' is not known", "one of " + ", ".join(LEVELS))
         if self.verify != "none" and not self.service.host:

@@ -112,7 +112,7 @@ def _form_drift(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[Dri
 
 
 def _shown(name: str, before: Any, after: Any) -> Sequence[Any]:
-    if name != "password":
+    if name not in ("password", "client_secret"):
         return [list(value) if isinstance(value, tuple) else value for value in (before, after)]
     if after is None:
         return ["(set)", "(unset)"]

@@ -17,6 +17,7 @@ from ..service import DEFAULT_TIMEOUT, NOT_ONE_LINE, Service, is_one_line
 
 if TYPE_CHECKING:
     from ..host import Completed
+    from ..oauth.token_files import Consumer
     from ..port import Host
 
 NOT_THERE = 127  # what the host says of a program or a service manager that is not there
@@ -49,6 +50,7 @@ class Capabilities(NamedTuple):
     unverified: bool = True  # can it do TLS without verifying?
     queue: bool = True  # does it hold mail while enabled is false? Else it refuses; the guide's table says so
     several: bool = False  # several services by `senders`
+    longest_token: int = 0  # bytes of user name and access token that it can send together; 0: any
     rules: tuple[Rule, ...] = ()
     ways_out: Mapping[str, str] = {}  # option -> what to do instead
 
@@ -158,6 +160,14 @@ class Backend:
     def own_problems(self, service: Service) -> Iterator[Problem]:
         """What this software cannot express beside what Capabilities say."""
         return iter(())
+
+    def consumer(self, service: Service) -> Consumer:
+        """With "oauth" in Capabilities.auth_types: how it reads an access token, and what sends mail that waited."""
+        raise NotImplementedError
+
+    def bearer_mechanisms(self) -> tuple[str, ...]:
+        """The SASL mechanisms that it hands an access token over by."""
+        return ("XOAUTH2",)
 
     # -- shared ----------------------------------------------------------------------------------------------------
 

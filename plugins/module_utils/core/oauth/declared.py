@@ -1,0 +1,215 @@
+# SPDX-FileCopyrightText: fleetmail.smtp contributors
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""What a service with OAuth declares beside its mail software's files: its client, who reads the token, the token.
+
+All of it becomes files of the service's one transaction. Nothing here talks to an authorization server or renews
+anything: that is the engine's (tokens.py), which gives a file of a service a newer token whenever it has one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+
+from ..backends.base import FileState
+from ..errors import Problem
+from ..service import OAuthClient
+from . import document
+from .registration import Registration
+from .store import Store
+from .token_files import TOKENS, render
+
+if TYPE_CHECKING:
+    from ..backends.base import Backend, Observed
+    from ..port import Host
+    from ..service import Service
+    from .state import TokenState
+    from .token_files import Consumer
+
+_WORDS = {  # the form's word -> the registration's
+    "oauth_provider": "provider",
+    "oauth_tenant": "tenant",
+    "oauth_grant": "grant",
+    **{word: word for word in ("client_id", "client_secret", "scope", "authorization_url", "token_url")},
+}
+
+
+class Token(NamedTuple):
+    """The access token that the relay can be talked to with, or why there is none: ``next_step`` is one sentence."""
+
+    token: str = ""
+    status: str = ""
+    next_step: str = ""
+
+
+def token_path(name: str, backend: str) -> str:
+    """Where a service's access token is for its software to read."""
+    return f"{TOKENS}/{name}.{backend}"
+
+
+def problems(service: Service) -> Iterator[Problem]:
+    """Everything that is wrong with the client, as far as the form has an option for it, offline."""
+    if service.oauth.client_id:
+        for problem in Registration.from_service(service).problems():
+            if problem.option in _WORDS:
+                yield problem
+
+
+class Declared:
+    """The store's part of one service on one backend, as it was read last."""
+
+    def __init__(self, host: Host, backend: Backend, name: str, now: Callable[[], float] = time.time) -> None:
+        """Raises HostError where the store holds something that is not understood."""
+        self.host, self.backend, self.name, self.now = host, backend, name, now
+        self.store = Store(host)
+        self.state: TokenState = self.store.read(name)
+        self.path = self.store.consumer_path(name, f"{name}.{backend.name}")
+
+    # -- what holds --------------------------------------------------------------------------------------------------
+
+    def show(self, observed: Observed, ordered: bool) -> None:
+        """Put the client into what was observed, in the form's words, where the service uses it or is to use it."""
+        observed.secrets += self._secrets()
+        if ordered or observed.form.get("auth_type") == "oauth":
+            observed.form.update(_form(self.state.registration))
+
+    def _secrets(self) -> list[str]:
+        state = self.state
+        held = [one for one in (state.grant, *(aside.held for aside in state.aside)) if one is not None]
+        found = [one.refresh_token for one in held]
+        found.append(state.access.token if state.access else None)
+        found.append(state.registration.client_secret if state.registration else None)
+        return [secret.reveal() for secret in found if secret is not None]
+
+    def client(self) -> OAuthClient:
+        """The client that is registered, as the form has it."""
+        known = self.state.registration or Registration()
+        same = {field: getattr(known, field) for field in OAuthClient._fields}
+        return OAuthClient(**same)
+
+    # -- what is wanted ----------------------------------------------------------------------------------------------
+
+    def registration(self, service: Service) -> Registration | None:
+        """What is to be registered for the service; as it is where the form is not complete yet."""
+        stored = self.state.registration
+        return Registration.from_service(service, stored) if service.oauth.client_id else stored
+
+    def wanted_form(self, service: Service) -> dict[str, Any]:
+        """The client that is wanted, in the form's words."""
+        return _form(self.registration(service))
+
+    def problems(self, service: Service) -> Iterator[Problem]:
+        """What the software cannot do with the very token that there is."""
+        longest, token = self.backend.capabilities.longest_token, self._access(service)
+        length = len(f"{service.username}{token}".encode())
+        if longest and length > longest:
+            problem = f"{self.backend.name} sends at most {longest} bytes of user name and access token, not {length}"
+            yield Problem("auth_type", problem, "ask for fewer scopes or claims, or use the postfix backend")
+
+    def files(self, service: Service | None) -> list[FileState]:
+        """To be written before the software's own files, and removed after them: its token is there while it runs."""
+        if service is None or service.auth_type != "oauth" or not service.host:
+            return [*self._gone(), *self._unread(), FileState(self.path, None)]
+        consumer = self.backend.consumer(service)
+        registration = self.registration(service)
+        record = None if registration is None else document.written(registration.as_record())
+        return [
+            _private(self.store.registration_path(self.name), record, secret=True),
+            _private(self.path, document.written(consumer.as_record())),
+            *(state for state in self._unread() if state.path != consumer.path),
+            self._token_file(service, consumer),
+        ]
+
+    def _token_file(self, service: Service, consumer: Consumer) -> FileState:
+        """What the store has. A token that is no longer valid is not written anew, and what is there is left to be."""
+        access, ours = self.state.access, self._is_ours(service)
+        content = render(consumer.format, access, consumer.username) if access and ours else None
+        if content is not None and not self._access(service):
+            now = self.host.read(consumer.path)
+            content = content if now and now.content == content else None
+        return FileState(consumer.path, content, consumer.mode, consumer.owner, consumer.group, secret=True)
+
+    def _unread(self) -> list[FileState]:
+        """Token files of this service that nobody reads any more."""
+        paths = {one.path for one in self.state.consumers if (one.service, one.backend) == self._key}
+        paths.add(token_path(*self._key))
+        return [FileState(path, None, secret=True) for path in sorted(paths)]
+
+    @property
+    def _key(self) -> tuple[str, str]:
+        return self.name, self.backend.name
+
+    def _gone(self) -> list[FileState]:
+        """The registration, when neither a grant nor another consumer needs it; then there is nothing else either."""
+        state = self.state
+        others = [one for one in state.consumers if (one.service, one.backend) != self._key]
+        if others or state.grant or state.aside or state.pending:
+            return []
+        paths = [self.store.token_path(self.name), self.store.registration_path(self.name)]
+        return [FileState(path, None, secret=True) for path in paths]
+
+    # -- the token ---------------------------------------------------------------------------------------------------
+
+    def _is_ours(self, service: Service) -> bool:
+        """Was the grant given to the client that the service names?"""
+        grant, registration = self.state.grant, self.registration(service)
+        return grant is not None and registration is not None and grant.identity in registration.identities
+
+    def _access(self, service: Service) -> str:
+        """The access token, while it is valid."""
+        access = self.state.access
+        valid = access is not None and access.expires_at > self.now() and self._is_ours(service)
+        return access.token.reveal() if access and valid else ""
+
+    def token(self, service: Service) -> Token:
+        """The token to prove the service with, or what has to be done to get one."""
+        token = self._access(service)
+        if token:
+            return Token(token)
+        from .status import view
+
+        told = view(self.state._replace(registration=self.registration(service)), self.now())
+        return Token("", str(told["status"]), str(told["next_step"] or _ASK.format(self.name)))
+
+    def warnings(self, service: Service | None) -> Iterator[str]:
+        """What a person has to know: mail waits for a token, or a grant is there that nobody uses."""
+        if service is None or service.auth_type != "oauth":
+            if self.state.grant is not None:
+                yield f"the grant of {self.name} stays in the store: smtp_oauth_token with state: absent revokes it"
+            return
+        token = self.token(service)
+        if not token.token and service.host:
+            yield f"{self.name} has no valid access token ({token.status}) and its mail waits: {token.next_step}"
+        if self.state.grant is not None and not self._is_ours(service):
+            yield f"the grant of {self.name} belongs to another client ({self.state.grant.identity}) and is kept aside"
+
+    # -- the lock ----------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep the engine from giving this service a newer token while its files are changed; leave nothing empty."""
+        with self.store.locked(self.name):
+            inside = self.store.path(self.name)
+            self.host.make_directory(inside + "/consumers", 0o700, "root", "root")
+            try:
+                yield
+            finally:
+                for directory in (inside + "/consumers", inside, self.store.directory, TOKENS):
+                    self.host.remove_directory(directory)
+
+
+_ASK = "renew it with smtp_oauth_token, name: {}, or let the keeper do so"
+
+
+def _private(path: str, content: bytes | None, secret: bool = False) -> FileState:
+    return FileState(path, content, 0o600, "root", "root", secret=secret)
+
+
+def _form(registration: Registration | None) -> dict[str, Any]:
+    if registration is None:
+        return {}
+    known = registration.effective()
+    return {word: getattr(known, field) for word, field in _WORDS.items()}
