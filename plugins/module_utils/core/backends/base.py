@@ -50,7 +50,7 @@ class Capabilities(NamedTuple):
     unverified: bool = True  # can it do TLS without verifying?
     queue: bool = True  # does it hold mail while enabled is false? Else it refuses; the guide's table says so
     several: bool = False  # several services by `senders`
-    longest_token: int = 0  # bytes of user name and access token that it can send together; 0: any
+    longest_bearer: int = 0  # bytes of a SASL message with an access token (RFC 7628 3.1) that it can send; 0: any
     rules: tuple[Rule, ...] = ()
     ways_out: Mapping[str, str] = {}  # option -> what to do instead
 
@@ -164,6 +164,12 @@ class Backend:
     def consumer(self, service: Service) -> Consumer:
         """With "oauth" in Capabilities.auth_types: how it reads an access token, and what sends mail that waited."""
         raise NotImplementedError
+
+    def token_path(self, name: str) -> str:
+        """Where the access token of a service is for the software to read."""
+        from ..oauth.token_files import TOKENS
+
+        return f"{TOKENS}/{name}.{self.name}"
 
     def bearer_mechanisms(self) -> tuple[str, ...]:
         """The SASL mechanisms that it hands an access token over by."""

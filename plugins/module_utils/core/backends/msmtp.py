@@ -18,6 +18,7 @@ from .msmtp_file import LONGEST_LINE, ROUTE
 
 if TYPE_CHECKING:
     from ..host import Completed
+    from ..oauth.token_files import Consumer
     from ..service import Service
     from .msmtp_file import Account, Settings
 
@@ -31,12 +32,11 @@ NOWHERE = "/dev/null/"
 DISABLED = NOWHERE + "mail is disabled (service {})"
 NO_HOST_YET = "disabled.invalid"  # RFC 6761 6.4: a name that never exists
 
-MECHANISMS = "on|plain|login|cram-md5|digest-md5|scram-sha-1|scram-sha-256|ntlm|gssapi"
-ABSOLUTE = r"/[^\x00-\x1f\x7f]{1,400}"
 OAUTH = ("xoauth2", "oauthbearer")
+MECHANISMS = "|".join(("on|plain|login|cram-md5|digest-md5|scram-sha-1|scram-sha-256|ntlm|gssapi", *OAUTH))
+ABSOLUTE = r"/[^\x00-\x1f\x7f]{1,400}"
 _SUBSTITUTED = r"(?i)%[UHCM]"
 _READS_SLOT = re.compile(r"cat /etc/msmtprc\.[A-Za-z0-9_.-]+\.([ab])\Z")
-_LOGGED = re.compile(r"(\w+)='(.*?)'(?= \w+=|$)", re.S)
 UNCHECKED = "msmtp is not in the tree, or cannot run there: judged by our own rules alone"
 _COULD_NOT_RUN = (125, 126, 127)  # chroot(1): it failed itself, cannot invoke, not found
 
@@ -53,7 +53,9 @@ class Msmtp(Backend):
             *("enabled", "host", "port", "security", "auth_type", "username", "password", "ca_file"),
             *("validate_certs", "from_address", "senders", "timeout"),
         ),
+        auth_types=("none", "password", "oauth"),
         several=True,
+        longest_bearer=3057,  # 4,094 characters are a command's limit (SMTP_MAXCMDLEN), "AUTH OAUTHBEARER " with them
         rules=(
             Rule("username", "fits no line of msmtp's", "at most 492 bytes", longest=LONGEST_LINE - 7),
             Rule("ca_file", "fits no line of msmtp's", "a shorter path", longest=LONGEST_LINE - 17),
@@ -62,13 +64,15 @@ class Msmtp(Backend):
             Rule("senders", "msmtp takes * and ? for wildcards", "name the domain, or an address without them", "[*?]"),
             Rule("senders", "is too long a domain for a line of msmtp's", "name its addresses", r"\A@?[^@]{123}"),
         ),
-        ways_out={"auth_type": "use password; OAuth on msmtp is not there yet"},
     )
     options: ClassVar[Mapping[str, Option]] = {
         "owner": Option(str, "root", "who owns the files with the password: a user of the host", r"[\w.-]+\$?"),
         "group": Option(str, "", "whose group they have; default msmtp where that group is, else root", r"[\w.-]+\$?"),
         "mode": Option(str, "", "mode of the files in quoted octal; the default depends on group", "0?[4-7][0-7]{2}"),
-        "auth": Option(str, "", "AUTH mechanism; default on (msmtp chooses) with TLS, plain without", MECHANISMS),
+        "auth": Option(
+            *(str, "", "AUTH mechanism; default xoauth2 with OAuth, else on (msmtp chooses) with TLS, plain without"),
+            MECHANISMS,
+        ),
         "syslog": Option(str, "LOG_MAIL", "off or the facility to log to", "off|LOG_(MAIL|USER|LOCAL[0-7])"),
         "logfile": Option(str, "", "a file to log to, an absolute path", ABSOLUTE),
         "aliases": Option(str, "", "the aliases of local recipients, such as /etc/aliases", ABSOLUTE),
@@ -84,6 +88,7 @@ class Msmtp(Backend):
     # -- what it cannot do -------------------------------------------------------------------------------------------
 
     def own_problems(self, service: Service) -> Iterator[Problem]:
+        yield from self._mechanism_problems(service)
         text = text_of(self.host, MAIN)
         others = [name for name in marks.names(text) if name != service.name]
         if service.senders:
@@ -97,6 +102,15 @@ class Msmtp(Backend):
                     f"is empty, but the service {other} already takes what no other service is for",
                     f"give senders to one of the two, or make {other} absent",
                 )
+
+    def _mechanism_problems(self, service: Service) -> Iterator[Problem]:
+        mechanism, oauth = self.option("auth"), service.auth_type == "oauth"
+        if mechanism and service.auth_type != "none" and (mechanism in OAUTH) != oauth:
+            problem = f"{mechanism} does not go with auth_type: {service.auth_type}"
+            yield Problem("backend_options.auth", problem, " or ".join(OAUTH) if oauth else "leave it out")
+        if oauth and mechanism == "oauthbearer" and re.search("[,=]", service.username):
+            problem = "has a ',' or '=', which msmtp does not escape in OAUTHBEARER"
+            yield Problem("username", problem, "leave backend_options.auth out: xoauth2")
 
     @staticmethod
     def _shared_senders(service: Service, text: str, others: Sequence[str]) -> Iterator[Problem]:
@@ -119,6 +133,15 @@ class Msmtp(Backend):
 
     def wanted_form(self, service: Service) -> dict[str, Any]:
         return super().wanted_form(service._replace(senders=msmtp_file.canonical(service.senders)))
+
+    def consumer(self, service: Service) -> Consumer:
+        from ..oauth.token_files import Consumer
+
+        path, readers = self.token_path(service.name), self._readers()
+        return Consumer(service.name, self.name, "plain", path, *readers, service.username)
+
+    def bearer_mechanisms(self) -> tuple[str, ...]:
+        return ((self.option("auth") or OAUTH[0]).upper(),)
 
     # -- what holds --------------------------------------------------------------------------------------------------
 
@@ -239,9 +262,14 @@ class Msmtp(Backend):
             return FileState(path, None, secret=True)
         secret = path != MAIN or next(msmtp_file.secrets(content), "") != ""
         told = secret or msmtp_file.tells_secrets(text_of(self.host, path))  # what goes must not be shown either
+        owner, group, mode = self._readers(secret)
+        return FileState(path, raw(content), mode, owner, group, secret=told)
+
+    def _readers(self, secret: bool = True) -> tuple[str, str, int]:
+        """Owner, group and mode of a file of ours."""
         group = self.option("group") or (GROUP if secret and self.host.has_account(group=GROUP) else "root")
-        mode = int(self.option("mode") or ("0644" if not secret else "0600" if group == "root" else "0640"), 8)
-        return FileState(path, raw(content), mode, self.option("owner"), group, secret=told)
+        mode = self.option("mode") or ("0644" if not secret else "0600" if group == "root" else "0640")
+        return self.option("owner"), group, int(mode, 8)
 
     def _block(self, service: Service, slot: str) -> str:
         lines = ["account " + _account(service)]
@@ -261,6 +289,11 @@ class Msmtp(Backend):
     def _auth(self, service: Service, slot: str) -> Iterator[str]:
         if service.auth_type == "none":
             yield "auth off"
+            return
+        if service.auth_type == "oauth":
+            yield "auth " + (self.option("auth") or OAUTH[0])
+            yield f'user "{service.username}"'
+            yield "passwordeval cat " + self.token_path(service.name)  # Debian's AppArmor profile lets it run cat
             return
         # `auth on` never sends a password in clear text; whether it may go was asked and answered before
         yield "auth " + (self.option("auth") or ("plain" if service.security == "none" else "on"))
@@ -295,31 +328,16 @@ class Msmtp(Backend):
                 return [UNCHECKED]
             if done.code and f"{candidate}: " in done.err and "Permission denied" not in done.err:
                 raise StepFailed("check", f"msmtp refuses the new {MAIN}: {_complaint(done)}")
-        return list(self._cautions(candidate)) if self.host.live else []
+        if not self.host.live:
+            return []
+        from .msmtp_running import cautions
 
-    def _cautions(self, candidate: str) -> Iterator[str]:
-        """What is right and may still surprise, told when something is changed."""
-        new = self.host.read(candidate)
-        program = self.host.read(self.host.which(self.program) or "")
-        if new and program and not new.mode & 0o004:
-            setgid = program.mode & 0o2000
-            if not setgid or b"\npasswordeval " in new.content:  # a helper does not inherit the group
-                why = "the password's own file is not theirs to read" if setgid else "this msmtp is not setgid"
-                yield (
-                    f"only {new.owner} and members of {new.group} can send, for {why}; "
-                    "backend_options mode: '0644' lets every user send, and read the password"
-                )
-        if self.host.which("sendmail") is None:
-            yield "there is no sendmail: programs that call it need the package msmtp-mta"
+        return list(cautions(self.host, candidate, self._readers()))
 
     def submit(self, message: bytes, sender: str, recipients: Sequence[str], timeout: float) -> Submission:
-        chosen = ["-f", sender] if sender else []
-        argv = ["msmtp", "--logfile=-", *chosen, "--", *recipients]
-        done = self.host.run(argv, data=message, timeout=timeout, environment=SYSTEM_ONLY)
-        said = dict(_LOGGED.findall(done.out.strip()))
-        reply = " ".join((said.get("smtpmsg") or said.get("errormsg") or _without_name(done)).split())
-        queued = re.search(r"(?i)queued as ([\w.-]+)", reply)
-        return Submission(done.code == 0, reply, queued.group(1) if queued else "")
+        from .msmtp_running import submit
+
+        return submit(self.host, message, sender, recipients, timeout)
 
 
 def _secret(service: Service) -> str:
@@ -334,10 +352,6 @@ def _patterns(service: Service) -> list[str]:
 
 def _slot_path(name: str, letter: str) -> str:
     return f"{MAIN}.{name}.{letter}"
-
-
-def _without_name(done: Completed) -> str:
-    return done.words.replace("msmtp: ", "") or f"exit code {done.code}"
 
 
 def _complaint(done: Completed) -> str:

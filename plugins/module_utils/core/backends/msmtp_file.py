@@ -45,6 +45,7 @@ _COMMANDS = frozenset(
 )
 ROUTE = re.compile(r"/\d+\Z")  # a service's name has no slash: such an account leads to a service's for one sender
 _SECRET = ("password", "passwordeval", "eval")
+_READS_TOKEN = re.compile(r"cat /var/lib/fleetmail/tokens/[A-Za-z0-9_.-]+\Z")  # says where a secret is, not what
 _COMPLAINTS = (
     *("unknown command", "invalid argument", "needs an argument", "does not take an argument", "not (yet) defined"),
     *("was already defined", "line longer than", "host not set", "account default not found", "Permission denied"),
@@ -132,12 +133,13 @@ def pretended(output: str) -> Settings:
 
 def secrets(text: str) -> Iterator[str]:
     """Yield the passwords in a file, and the commands that may hold one."""
-    return (argument for command, argument in entries(text) if command in _SECRET and argument)
+    said = (argument for command, argument in entries(text) if command in _SECRET and argument)
+    return (argument for argument in said if not _READS_TOKEN.match(argument))
 
 
 def tells_secrets(text: str) -> bool:
     """May a line of the file hold one? One that makes no sense may: it may be what follows a line break in it."""
-    return any(command not in _COMMANDS for command, _argument in entries(text))
+    return any(command not in _COMMANDS and not _READS_TOKEN.match(argument) for command, argument in entries(text))
 
 
 def complaint(words: str) -> str:

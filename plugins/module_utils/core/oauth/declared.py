@@ -45,11 +45,6 @@ class Token(NamedTuple):
     next_step: str = ""
 
 
-def token_path(name: str, backend: str) -> str:
-    """Where a service's access token is for its software to read."""
-    return f"{TOKENS}/{name}.{backend}"
-
-
 def problems(service: Service) -> Iterator[Problem]:
     """Everything that is wrong with the client, as far as the form has an option for it, offline."""
     if service.oauth.client_id:
@@ -103,11 +98,11 @@ class Declared:
 
     def problems(self, service: Service) -> Iterator[Problem]:
         """What the software cannot do with the very token that there is."""
-        longest, token = self.backend.capabilities.longest_token, self._access(service)
-        length = len(f"{service.username}{token}".encode())
-        if longest and length > longest:
-            problem = f"{self.backend.name} sends at most {longest} bytes of user name and access token, not {length}"
-            yield Problem("auth_type", problem, "ask for fewer scopes or claims, or use the postfix backend")
+        longest, token = self.backend.capabilities.longest_bearer, self._access(service)
+        length = len(_LONGEST.format(service.username, service.host, service.port, token).encode())
+        if longest and token and length > longest:
+            problem = f"the access token is too long for {self.backend.name} by {length - longest} bytes"
+            yield Problem("auth_type", problem, "ask for fewer scopes and claims, or relay through a host that can")
 
     def files(self, service: Service | None) -> list[FileState]:
         """To be written before the software's own files, and removed after them: its token is there while it runs."""
@@ -135,7 +130,7 @@ class Declared:
     def _unread(self) -> list[FileState]:
         """Token files of this service that nobody reads any more."""
         paths = {one.path for one in self.state.consumers if (one.service, one.backend) == self._key}
-        paths.add(token_path(*self._key))
+        paths.add(self.backend.token_path(self.name))
         return [FileState(path, None, secret=True) for path in sorted(paths)]
 
     @property
@@ -201,6 +196,7 @@ class Declared:
                     self.host.remove_directory(directory)
 
 
+_LONGEST = "n,a={},\1host={}\1port={}\1auth=Bearer {}\1\1"  # RFC 7628 3.1; what XOAUTH2 says is shorter
 _ASK = "renew it with smtp_oauth_token, name: {}, or let the keeper do so"
 
 
