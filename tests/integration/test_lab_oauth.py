@@ -21,6 +21,25 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding
 from lab import layers, oauth_server
 from lab.authority import Authority
+from lab.error_replies import (
+    BAD_CERTIFICATES,
+    NONSENSE,
+    ODD,
+    TRANSIENT,
+    amended,
+    back_with,
+    bad_certificate,
+    deed,
+    html,
+    late,
+    oauth_error,
+    redirect,
+    retry_after,
+    truncated,
+)
+from lab.error_server import DEEDS, ErrorServer
+from lab.http_proxy import Proxy
+from lab.microsoft_errors import AADSTS, aadsts
 from lab.network import Network
 from lab.oauth_server import (
     DEVICE,
@@ -351,3 +370,198 @@ def test_in_a_network_with_tls(authority: Authority) -> None:
             begun = server.post(server.device_authorization_url, {"client_id": "fleet-device", "scope": OFFLINE})
             assert begun["verification_uri"] == "https://auth.example.test/device"
             assert "may go on" in server.approve_device(begun["user_code"], USER)
+
+
+# -- the server of errors
+
+
+@pytest.fixture
+def errors() -> Iterator[ErrorServer]:
+    with ErrorServer(limit=5) as server:
+        yield server
+
+
+def refresh(server: ErrorServer, token: str = "", timeout: float = 5, **options: Any) -> requests.Response:
+    token = token or server.oauth.issue_refresh_token("fleet", OFFLINE)
+    form = {"grant_type": "refresh_token", "refresh_token": token, "client_id": "fleet"}
+    return requests.post(server.token_url, data=form, timeout=timeout, **options)
+
+
+def test_without_a_script_it_is_a_proper_server(errors: ErrorServer) -> None:
+    known = requests.get(f"{errors.issuer}/.well-known/oauth-authorization-server", timeout=5).json()
+    assert (known["issuer"], known["token_endpoint"]) == (errors.issuer, errors.token_url)
+    challenge = base64.urlsafe_b64encode(hashlib.sha256(b"v" * 43).digest()).rstrip(b"=").decode()
+    asked = {"client_id": "fleet", "redirect_uri": BACK, "scope": OFFLINE, "state": "st", "code_challenge": challenge}
+    sent = requests.get(errors.url("authorize"), asked, allow_redirects=False, timeout=5)
+    query = parse_qs(urlsplit(sent.headers["Location"]).query)
+    assert (query["state"], query["iss"]) == (["st"], [errors.issuer])
+    form = {"grant_type": "authorization_code", "code": query["code"][0], "redirect_uri": BACK, "client_id": "fleet"}
+    assert requests.post(errors.token_url, form | {"code_verifier": "x"}, timeout=5).json()["error"] == "invalid_grant"
+    first = requests.post(errors.token_url, form | {"code_verifier": "v" * 43}, timeout=5).json()
+    assert (first["scope"], first["expires_in"]) == (OFFLINE, 3600)
+    second = refresh(errors, first["refresh_token"]).json()
+    assert second["refresh_token"] != first["refresh_token"]
+    assert requests.post(errors.url("revoke"), {"token": second["refresh_token"]}, timeout=5).status_code == 200
+    assert refresh(errors, second["refresh_token"]).json() == {"error": "invalid_grant"}
+    assert refresh(errors, "unknown").status_code == 400
+    assert [request.endpoint for request in errors.requests()][:4] == [
+        *("oauth-authorization-server", "authorize", "token", "token")
+    ]
+    assert errors.requests("token", grant_type="refresh_token")[0].form["refresh_token"] == first["refresh_token"]
+
+
+def test_its_devices(errors: ErrorServer) -> None:
+    begun = requests.post(errors.url("devicecode"), {"client_id": "fleet", "scope": OFFLINE}, timeout=5).json()
+    form = {"grant_type": DEVICE, "device_code": begun["device_code"], "client_id": "fleet"}
+    errors.script(oauth_error("slow_down"), oauth_error("authorization_declined"))
+    said = [requests.post(errors.token_url, form, timeout=5).json()["error"] for _rest in range(3)]
+    assert said == ["slow_down", "authorization_declined", "authorization_pending"]
+    errors.oauth.approve(begun["user_code"])
+    assert "refresh_token" in requests.post(errors.token_url, form, timeout=5).json()
+
+
+def test_its_clients() -> None:
+    with ErrorServer(clients={"fleet": "s+ %"}, access_token_seconds=7) as errors:
+        form = {"grant_type": "client_credentials", "scope": MICROSOFT_APP_SCOPE, "client_id": "fleet"}
+        assert requests.post(errors.token_url, form, timeout=5).json()["error"] == "invalid_client"
+        answer = requests.post(errors.token_url, form | {"client_secret": "s+ %"}, timeout=5).json()
+        assert answer["expires_in"] == 7
+        assert "refresh_token" not in answer
+
+
+@pytest.mark.parametrize("number", AADSTS)
+def test_every_row_of_microsofts(errors: ErrorServer, number: int) -> None:
+    errors.script(aadsts(number))
+    answer = refresh(errors)
+    body, row = answer.json(), AADSTS[number]
+    assert (answer.status_code, body["error"], body["error_codes"]) == (row.status, row.error, [number])
+    assert body["error_description"].startswith(f"AADSTS{number}: ")
+    assert body.get("suberror", "") == row.suberror
+    assert body["trace_id"]
+    assert "{" not in body["error_description"]
+    assert refresh(errors).status_code == 200
+
+
+@pytest.mark.parametrize("name", [*TRANSIENT, *NONSENSE])
+def test_no_token_comes_of_an_error(errors: ErrorServer, name: str) -> None:
+    errors.script({**TRANSIENT, **NONSENSE}[name])
+    token = errors.oauth.issue_refresh_token("fleet", OFFLINE)
+    try:
+        answer = refresh(errors, token)
+        body = answer.json()
+    except (requests.ConnectionError, requests.JSONDecodeError, RecursionError):
+        body = None
+    usable = isinstance(body, dict) and answer.ok and str(body.get("token_type")).lower() == "bearer"
+    assert not (usable and isinstance(body.get("access_token"), str) and body["access_token"].isalnum())
+    assert errors.left == 0
+    assert refresh(errors, token).json()["access_token"], "the refresh token was not spent"
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_answers_are_those_of_requests_carried_out(errors: ErrorServer, name: str) -> None:
+    errors.script(ODD[name])
+    answer = refresh(errors)
+    assert answer.ok
+    assert answer.json()["access_token"] in errors.oauth.access_tokens
+    assert answer.json()["refresh_token"] in errors.oauth.grants
+
+
+def test_answers_can_be_bent(errors: ErrorServer) -> None:
+    errors.script(amended("refresh_token", scope="email"), truncated(), redirect("http://127.0.0.2:1/token", 307))
+    answer = refresh(errors)
+    assert "refresh_token" not in answer.json()
+    assert answer.json()["scope"] == "email"
+    with pytest.raises(requests.JSONDecodeError):
+        refresh(errors).json()
+    sent = refresh(errors, allow_redirects=False)
+    assert (sent.status_code, sent.headers["Location"]) == (307, "http://127.0.0.2:1/token")
+    errors.script(back_with("state", iss="https://else.where"), on="authorize")
+    asked = {"client_id": "fleet", "redirect_uri": BACK, "state": "st"}
+    sent = requests.get(errors.url("authorize"), asked, allow_redirects=False, timeout=5)
+    query = parse_qs(urlsplit(sent.headers["Location"]).query)
+    assert (set(query), query["iss"]) == ({"code", "iss"}, ["https://else.where"])
+    errors.script(retry_after(503, 100, as_date=True))
+    assert refresh(errors).headers["Retry-After"].endswith(" GMT")
+    errors.always(html(502))
+    assert [refresh(errors).status_code for _rest in range(3)] == [502] * 3
+    errors.always(None)
+    errors.script(late(0.3))
+    began = time.monotonic()
+    assert refresh(errors).ok
+    assert time.monotonic() - began > 0.3
+
+
+@pytest.mark.parametrize("name", [name for name in DEEDS if name])
+@pytest.mark.parametrize("tls", [False, True])
+def test_broken_connections(authority: Authority, name: str, tls: bool) -> None:
+    certificate = authority.good("localhost") if tls else None
+    with ErrorServer(certificate, limit=20) as errors:
+        errors.start(name="localhost")
+        token = errors.oauth.issue_refresh_token("fleet", OFFLINE)
+        errors.script(deed(name, carried_out=True))
+        began = time.monotonic()
+        with pytest.raises((requests.RequestException, _TooLong)):  # noqa: PT012 - any of the lines may be the one
+            options = {"verify": str(authority.ca_file)}
+            with refresh(errors, token, timeout=0.2, stream=True, **options) as answer:
+                for _chunk in answer.iter_content(1):
+                    if time.monotonic() - began > 0.5:
+                        raise _TooLong
+                if name == "big_head":
+                    raise _TooLong
+        assert len(errors.oauth.grants) == 2, "carried out, and the client does not know"
+        stopping = time.monotonic()
+    assert time.monotonic() - stopping < 2
+
+
+class _TooLong(Exception):
+    """The answer has no end."""
+
+
+@pytest.mark.parametrize("name", ["hang", "close", "reset", "garbage"])
+def test_connections_that_never_become_any(authority: Authority, name: str) -> None:
+    with ErrorServer(authority.good("localhost")) as errors:
+        errors.start(name="localhost")
+        errors.script_connections(name)
+        with pytest.raises(requests.RequestException):
+            refresh(errors, timeout=0.3, verify=str(authority.ca_file))
+        assert errors.requests() == []
+        assert refresh(errors, verify=str(authority.ca_file)).ok
+
+
+@pytest.mark.parametrize("kind", BAD_CERTIFICATES)
+def test_bad_certificates(authority: Authority, kind: str) -> None:
+    with ErrorServer(bad_certificate(authority, kind, "localhost")) as errors:
+        errors.start(name="localhost")
+        with pytest.raises(requests.exceptions.SSLError):
+            refresh(errors, verify=str(authority.ca_file))
+        assert errors.requests() == []
+        assert errors.connections == 1
+
+
+def test_a_proxy_counts(authority: Authority) -> None:
+    with ErrorServer(authority.good("auth.example.test")) as errors, Proxy(credentials="p:pw") as proxy:
+        errors.start(name="auth.example.test")
+        proxy.names["auth.example.test"] = "127.0.0.1"
+        options = {"verify": str(authority.ca_file)}
+        with pytest.raises(requests.exceptions.ProxyError):
+            refresh(errors, proxies={"https": proxy.url}, **options)
+        with_credentials = {"https": proxy.url.replace("//", "//p:pw@")}
+        assert refresh(errors, proxies=with_credentials, **options).ok
+        assert [visit.target for visit in proxy.visits] == [f"auth.example.test:{errors.port}"] * 2
+        proxy.refusal = 502
+        with pytest.raises(requests.exceptions.ProxyError):
+            refresh(errors, proxies=with_credentials, **options)
+        assert len(errors.requests()) == 1
+
+
+@needs_trees
+def test_errors_in_a_network(authority: Authority) -> None:
+    with Network() as network, ErrorServer(authority.good("auth.example.test")) as errors:
+        errors.start(RELAY_ADDRESS, 443, in_net_of=network, name="auth.example.test")
+        command = ["curl", "--silent", "--show-error", "--cacert", str(authority.ca_file), "--max-time", "5"]
+        command += ["--resolve", f"auth.example.test:443:{RELAY_ADDRESS}", "--data", "grant_type=password"]
+        said = subprocess.run(
+            network.net_command([*command, errors.token_url]), capture_output=True, text=True, check=True
+        )
+        assert json.loads(said.stdout) == {"error": "unsupported_grant_type"}
+        assert errors.requests()[0].headers["user-agent"].startswith("curl/")
