@@ -164,7 +164,12 @@ def _words(scope: Any) -> list[str]:
 
 
 def _name(service: Service) -> Problems:
-    if not _NAME.match(service.name):
+    yield from name_problems(service.name)
+
+
+def name_problems(name: str) -> Problems:
+    """Yield why a service or a token cannot be called so."""
+    if not _NAME.match(name):
         yield Problem(
             "name", "must be 1 to 63 letters, digits, '.', '_' or '-'", "it becomes part of file and account names"
         )
@@ -262,19 +267,25 @@ def _oauth(service: Service) -> Problems:
     yield from _choice("oauth_grant", client.grant, GRANTS)
     for option, url in (("authorization_url", client.authorization_url), ("token_url", client.token_url)):
         if url:
-            yield from _url(option, url)
+            yield from url_problems(option, url)
     if client.client_secret is not None and not client.client_secret.reveal():
         yield Problem("client_secret", "is empty", "is the variable that it comes from defined?")
-    if not all(_SCOPE.match(word) for word in client.scope):
-        yield Problem("scope", "has something that is not a scope", "words of printable ASCII without quotes")
-    repeated = sorted({word for word in client.scope if word and client.scope.count(word) > 1})
-    if repeated:
-        yield Problem("scope", "names {} twice".format(", ".join(repeated)), "name each scope once")
+    yield from scope_problems(client.scope)
     if service.auth_type == "oauth" and service.enabled:
         yield from _oauth_complete(client)
 
 
-def _url(option: str, url: str) -> Problems:
+def scope_problems(scope: tuple[str, ...]) -> Problems:
+    """Yield what is wrong with a list of scopes."""
+    if not all(_SCOPE.match(word) for word in scope):
+        yield Problem("scope", "has something that is not a scope", "words of printable ASCII without quotes")
+    repeated = sorted({word for word in scope if word and scope.count(word) > 1})
+    if repeated:
+        yield Problem("scope", "names {} twice".format(", ".join(repeated)), "name each scope once")
+
+
+def url_problems(option: str, url: str) -> Problems:
+    """Yield why an endpoint cannot be at ``url``."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""

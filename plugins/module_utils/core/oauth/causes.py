@@ -1,10 +1,15 @@
 # SPDX-FileCopyrightText: fleetmail.smtp contributors
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""Why an authorization server said no, and what a person does about it, as one table."""
+"""Why an authorization server said no, and what a person does about it, as tables.
+
+The OAuth ``error`` and ``suberror`` decide; a provider's own number (AADSTS) is shown and refines the reason.
+Microsoft warns that programs which depend on the numbers will break.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 
@@ -14,5 +19,415 @@ class Cause(NamedTuple):
     name: str
     status: str
     definite: bool
-    summary: str  # what is so, in one sentence
+    summary: str  # what is so, in one sentence without its full stop
     next_step: str  # what to do, in plain words
+
+
+AUTHORIZE = "authorize again: run the playbook fleetmail.smtp.authorize, or smtp_oauth_token with state: authorized"
+_WAIT = "nothing: the keeper tries again by itself; if it stays so, look at the provider's status page"
+_ENTRA = "In the Entra admin center, App registrations > this application > "
+
+# fmt: off
+_TABLE = (
+    # The refresh token is dead
+    Cause("invalid_grant", "revoked", True,
+          "the server does not accept the refresh token any more: it expired unused, was revoked, or was replaced",
+          AUTHORIZE),
+    Cause("expired", "expired", True,
+          "the refresh token has expired because it was not used for too long",
+          AUTHORIZE + "; then let the keeper run (role token_keeper), which uses it before it expires"),
+    Cause("expired_redirect_type", "expired", True,
+          "the refresh token had a fixed life of 24 hours, because the redirect URI is registered for a single-page "
+          "application",
+          _ENTRA + "Authentication: remove the redirect URI from 'Single-page application' and add it under 'Mobile "
+          "and desktop applications'; then " + AUTHORIZE),
+    Cause("expired_policy", "expired", True,
+          "a sign-in frequency policy of the organization has ended the refresh token",
+          "have an administrator take this account out of the policy's sign-in frequency (Entra ID > Conditional "
+          "Access), or use the grant client_credentials, which no such policy reaches; then " + AUTHORIZE),
+    Cause("revoked", "revoked", True,
+          "the grant was revoked, by the person or by an administrator",
+          "find out who revoked it and why; then " + AUTHORIZE),
+    Cause("password_changed", "revoked", True,
+          "the account's password was changed or has expired, which ends its refresh tokens",
+          "sign in to the account once in a browser if it wants a new password; then " + AUTHORIZE),
+    # It may still be good, but somebody has to do something
+    Cause("interaction_required", "blocked", False,
+          "the provider wants the person to sign in again, for example with a second factor",
+          AUTHORIZE + ", and complete the second factor"),
+    Cause("policy", "blocked", False,
+          "a policy of the organization (Conditional Access, security defaults) blocks this sign-in",
+          "have an administrator look it up in the sign-in log (Entra ID > Monitoring > Sign-in logs), and allow this "
+          "account or application from this host's address; sending goes on by itself after that"),
+    Cause("consent_required", "blocked", False,
+          "consent to this application is missing or was taken back",
+          "have an administrator grant it (Entra admin center > Enterprise applications > this application > "
+          "Permissions > Grant admin consent), or " + AUTHORIZE + " and accept"),
+    Cause("account_disabled", "blocked", False,
+          "the account is disabled",
+          "have an administrator enable it; sending goes on by itself after that"),
+    Cause("account_locked", "blocked", False,
+          "the account is locked after too many failed sign-ins",
+          "wait until the lock ends or have an administrator lift it; sending goes on by itself after that"),
+    Cause("account_unknown", "blocked", False,
+          "the account does not exist in this organization, or may not use this application",
+          "check oauth_tenant and username, and have an administrator assign the account to the application"),
+    # The client is declared wrongly, here or at the provider
+    Cause("client_secret_wrong", "misconfigured", False,
+          "the client secret is wrong",
+          "set client_secret to the secret's value (Entra shows it once, when it is made; the 'Secret ID' is another "
+          "thing), then run the playbook again; the grant is kept"),
+    Cause("client_secret_expired", "misconfigured", False,
+          "the client secret has expired",
+          _ENTRA + "Certificates & secrets: make a new one, set client_secret to its value, and run the playbook "
+          "again; the grant is kept"),
+    Cause("client_secret_missing", "misconfigured", False,
+          "the server wants a client secret (or a signed assertion) and was given none",
+          "set client_secret; or, for a client without one, " + _ENTRA + "Authentication > 'Allow public client "
+          "flows': Yes"),
+    Cause("client_public", "misconfigured", False,
+          "the client is registered as public, so the server does not take a client secret from it",
+          "remove client_secret (smtp_oauth_token with state: absent forgets the stored one), or register the redirect "
+          "URI under the platform 'Web'"),
+    Cause("client_refused", "misconfigured", False,
+          "the server does not know this client, or its secret is wrong or has expired",
+          "compare client_id and client_secret with the application's registration at the provider; a secret may "
+          "have expired; the grant is kept"),
+    Cause("client_unknown", "misconfigured", False,
+          "the provider does not know this client_id in this tenant",
+          "compare client_id and oauth_tenant with the application's overview page ('Application (client) ID' and "
+          "'Directory (tenant) ID')"),
+    Cause("client_disabled", "misconfigured", False,
+          "the application is disabled or was deleted at the provider",
+          "have its owner enable it, or register a new one and set client_id"),
+    Cause("client_not_allowed", "misconfigured", False,
+          "the client may not use this grant, or not for these accounts",
+          "allow this grant in the application's registration; for a Google service account: allow its client ID and "
+          "the scope under Admin console > Security > API controls > Domain-wide delegation; for an account of "
+          "another organization: make the application multi-tenant or set oauth_tenant"),
+    Cause("tenant_unknown", "misconfigured", False,
+          "the provider does not know this tenant",
+          "set oauth_tenant to the 'Directory (tenant) ID' of the application's overview page"),
+    Cause("tenant_needed", "misconfigured", False,
+          "the application belongs to one organization, and the request went to an endpoint for all",
+          "set oauth_tenant to the 'Directory (tenant) ID' of the application's overview page"),
+    Cause("redirect_refused", "misconfigured", False,
+          "the redirect URI is not one that the application is registered with",
+          "register it exactly as it is shown (for Microsoft: 'Mobile and desktop applications', http://localhost), or "
+          "set redirect_uri to the one that is registered"),
+    Cause("scope_refused", "misconfigured", False,
+          "the server does not know the scope, or this client may not have it",
+          "compare scope with the provider's documentation and with the permissions of the application's registration"),
+    Cause("request_refused", "misconfigured", False,
+          "the server says that the request is not complete or not right",
+          "compare the registration's options with what the provider documents; the words in brackets say what it "
+          "misses"),
+    Cause("grant_type_unsupported", "misconfigured", False,
+          "the server does not offer this grant",
+          "set oauth_grant to one that it offers, or allow this one in the application's registration"),
+    Cause("assertion_refused", "misconfigured", False,
+          "the server does not accept the signed assertion",
+          "check that jwt_key_file is the private key whose public half the provider has, that client_id and "
+          "jwt_subject are right, and that this host's clock is"),
+    Cause("clock", "misconfigured", False,
+          "the server does not accept the assertion's times, so this host's clock is off",
+          "set the clock (chrony, systemd-timesyncd); the grant is kept"),
+    Cause("key_file", "misconfigured", False,
+          "the file with the signing key cannot be used",
+          "give the private key as PEM (with its certificate in the same file for Microsoft), as JWK, or the JSON file "
+          "that Google made for the service account"),
+    Cause("library_missing", "misconfigured", False,
+          "a Python library that this needs is not installed",
+          "install it"),
+    Cause("no_endpoint", "misconfigured", False,
+          "there is no such endpoint at that address",
+          "check the URL's host and path, and oauth_tenant"),
+    Cause("redirected", "misconfigured", False,
+          "the server redirects to another address, which a client with a secret must not follow",
+          "set the URL to the final address, if that is the provider's"),
+    Cause("issuer_mismatch", "misconfigured", False,
+          "the server says that it is another issuer than the one asked for (RFC 8414 3.3, RFC 9207)",
+          "set issuer to exactly what its metadata says, if that is the server that you mean"),
+    Cause("metadata", "misconfigured", False,
+          "the server's metadata lacks what is needed or cannot be used (RFC 8414)",
+          "check issuer, or give the URLs by their own options"),
+    Cause("token_type", "misconfigured", False,
+          "the server gave a token of a type that mail software cannot use",
+          "have the client registered for bearer tokens"),
+    Cause("ca_file", "misconfigured", False,
+          "the CA file cannot be used",
+          "set ca_file to a readable PEM file on this host"),
+    Cause("refused", "misconfigured", False,
+          "the server refused for a reason of its own",
+          "look its words up in the provider's documentation; the grant is kept"),
+    # An authorization by a person
+    Cause("access_denied", "unauthorized", False,
+          "the person, or a policy of the provider, said no",
+          AUTHORIZE + ", and accept; if nobody declined, an administrator has to allow the application"),
+    Cause("expired_token", "unauthorized", False,
+          "the code was not entered in time",
+          AUTHORIZE + ", and enter the new code before it expires"),
+    Cause("code_refused", "unauthorized", False,
+          "the server does not accept the authorization code: it was used already, or is older than a few minutes",
+          AUTHORIZE + ", and hand the new address over at once"),
+    Cause("other_person", "unauthorized", False,
+          "another account than username authorized",
+          "sign out in that browser, or open the address in a private window, and sign in as username; or set username "
+          "to the account's own name"),
+    Cause("scope_missing", "unauthorized", False,
+          "the authorization does not cover all of scope, so mail could not be sent with it",
+          AUTHORIZE + ", and leave every box of the consent page ticked; the scope also has to be allowed in the "
+          "application's registration"),
+    Cause("no_refresh_token", "unauthorized", False,
+          "the server gave no refresh token, so the authorization would end within an hour",
+          "add the provider's scope for it (mostly offline_access) to scope, and allow refresh tokens in the "
+          "application's registration"),
+    Cause("other_authorization", "pending", False,
+          "this is not the answer to the authorization that is pending",
+          "open the address that is shown now, and paste the whole address at which the browser ends"),
+    Cause("answer_incomplete", "pending", False,
+          "the pasted text is not the whole address at which the browser ended",
+          "copy all of the browser's address bar, from http to the end"),
+    Cause("nothing_pending", "unauthorized", False,
+          "no authorization is pending that this could complete",
+          AUTHORIZE),
+    # It passes
+    Cause("asks_too_often", "unreachable", False,
+          "the provider says that this client asks too often",
+          "see that only one host and one program use this registration; the keeper tries again more slowly"),
+    Cause("temporarily_unavailable", "unreachable", False,
+          "the authorization server cannot answer at the moment",
+          _WAIT),
+    Cause("not_oauth", "unreachable", False,
+          "the answer is none of an authorization server",
+          "check the URL; a proxy, a firewall or a login page of the network may answer in its place"),
+    Cause("too_large", "unreachable", False,
+          "the answer is larger than any of an authorization server",
+          "check the URL; something else answers there"),
+    Cause("name_unknown", "unreachable", False,
+          "the server's name does not resolve on this host",
+          "check the URL's host and this host's DNS"),
+    Cause("connection_refused", "unreachable", False,
+          "nothing listens at the server's address, or a firewall rejects the connection",
+          "check the URL; allow this host to reach it, or set proxy"),
+    Cause("no_route", "unreachable", False,
+          "there is no way from this host to the server",
+          "check the network; allow this host to reach it, or set proxy"),
+    Cause("timeout", "unreachable", False,
+          "the server did not answer in time",
+          "allow this host to reach it, or set proxy; if others reach it, wait: the keeper tries again"),
+    Cause("closed", "unreachable", False,
+          "the server hung up before it had answered",
+          _WAIT),
+    Cause("proxy", "unreachable", False,
+          "the proxy does not let the request through",
+          "check the option proxy (name, port, user and password) and that the proxy allows the server's name"),
+    Cause("certificate_unknown_ca", "unreachable", False,
+          "the server's certificate was signed by a CA that this host does not trust",
+          "set ca_file to that CA's certificate; if a proxy of the network opens TLS, to the proxy's"),
+    Cause("certificate_name", "unreachable", False,
+          "the server's certificate is for another name",
+          "check the URL's host; if it is right, the certificate has to be renewed with this name"),
+    Cause("certificate_expired", "unreachable", False,
+          "the server's certificate has expired",
+          "it has to be renewed on the server; check this host's clock too"),
+    Cause("certificate_not_yet", "unreachable", False,
+          "the server's certificate is not valid yet",
+          "check the clock of this host and of the server"),
+    Cause("certificate", "unreachable", False,
+          "the server's certificate was not accepted",
+          "it has to be replaced on the server, or ca_file to be set"),
+    Cause("tls", "unreachable", False,
+          "TLS with the server failed",
+          "check the URL's host and port; something that is no TLS server may answer there"),
+)
+# fmt: on
+CAUSES: Mapping[str, Cause] = {cause.name: cause for cause in _TABLE}
+
+# RFC 6749 4.1.2.1 and 5.2, RFC 8628 3.5, RFC 7009 2.2.1, OpenID Connect Core 3.1.2.6; then what providers made up
+ERRORS: Mapping[str, str] = {
+    "invalid_grant": "invalid_grant",
+    "invalid_client": "client_refused",
+    "unauthorized_client": "client_not_allowed",
+    "invalid_request": "request_refused",
+    "invalid_scope": "scope_refused",
+    "unsupported_grant_type": "grant_type_unsupported",
+    "unsupported_response_type": "grant_type_unsupported",
+    "access_denied": "access_denied",
+    "server_error": "temporarily_unavailable",
+    "temporarily_unavailable": "temporarily_unavailable",
+    "slow_down": "asks_too_often",
+    "expired_token": "expired_token",
+    "interaction_required": "interaction_required",
+    "login_required": "interaction_required",
+    "account_selection_required": "interaction_required",
+    "consent_required": "consent_required",
+    # Microsoft
+    "authorization_declined": "access_denied",
+    "bad_verification_code": "code_refused",
+    "invalid_resource": "scope_refused",
+    # Google
+    "admin_policy_enforced": "policy",
+    "org_internal": "policy",
+    "deleted_client": "client_disabled",
+    "disabled_client": "client_disabled",
+    "redirect_uri_mismatch": "redirect_refused",
+    "rate_limit_exceeded": "asks_too_often",
+    "internal_failure": "temporarily_unavailable",
+    # Yahoo; of its own words only INVALID_GRANT is an invalid_grant
+    "INVALID_GRANT": "invalid_grant",
+    "INVALID_CLIENT": "client_refused",
+    "INVALID_CLIENT_SECRET": "client_secret_wrong",
+    "INVALID_REDIRECT_URI": "redirect_refused",
+    "INVALID_CALLBACK": "redirect_refused",
+    "INVALID_REQUEST": "request_refused",
+    "INVALID_INPUT": "request_refused",
+    "PARAMETER_ABSENT": "request_refused",
+    "INVALID_SCOPE": "scope_refused",
+    "UNSUPPORTED_GRANT_TYPE": "grant_type_unsupported",
+    "INTERNAL_ERROR": "temporarily_unavailable",
+    "ERROR_HANDLING_REQUEST": "temporarily_unavailable",
+    "ACCOUNT_NOT_AUTHORIZED": "consent_required",
+    # Zoho
+    "invalid_client_secret": "client_secret_wrong",
+    "invalid_code": "code_refused",
+    "invalid_redirect_uri": "redirect_refused",
+}
+
+# Microsoft's "suberror" and Google's "error_subtype"
+SUBERRORS: Mapping[str, str] = {
+    "bad_token": "invalid_grant",
+    "token_expired": "expired",
+    "basic_action": "interaction_required",
+    "additional_action": "interaction_required",
+    "message_only": "interaction_required",
+    "consent_required": "consent_required",
+    "user_password_expired": "password_changed",
+    "protection_policy_required": "policy",
+    "device_authentication_failed": "policy",
+    "invalid_rapt": "interaction_required",
+}
+
+# Microsoft's AADSTS numbers
+CODES: Mapping[str, str] = {
+    "70008": "expired",
+    "700082": "expired",
+    "700081": "expired",
+    "700084": "expired_redirect_type",
+    "70043": "expired_policy",
+    "50173": "revoked",
+    "50132": "password_changed",
+    "50133": "password_changed",
+    "50055": "password_changed",
+    "70000": "invalid_grant",
+    "50072": "interaction_required",
+    "50074": "interaction_required",
+    "50076": "interaction_required",
+    "50078": "interaction_required",
+    "50079": "interaction_required",
+    "50158": "interaction_required",
+    "53000": "policy",
+    "53001": "policy",
+    "53002": "policy",
+    "53003": "policy",
+    "53004": "policy",
+    "53011": "policy",
+    "530002": "policy",
+    "530003": "policy",
+    "530035": "policy",
+    "65001": "consent_required",
+    "90094": "consent_required",
+    "65004": "access_denied",
+    "50057": "account_disabled",
+    "50053": "account_locked",
+    "50034": "account_unknown",
+    "50020": "account_unknown",
+    "50105": "account_unknown",
+    "7000215": "client_secret_wrong",
+    "7000222": "client_secret_expired",
+    "7000218": "client_secret_missing",
+    "7000216": "client_secret_missing",
+    "700025": "client_public",
+    "7000112": "client_disabled",
+    "700016": "client_unknown",
+    "90002": "tenant_unknown",
+    "50194": "tenant_needed",
+    "50011": "redirect_refused",
+    "70011": "scope_refused",
+    "28002": "scope_refused",
+    "500011": "scope_refused",
+    "650057": "scope_refused",
+    "900144": "request_refused",
+    "700024": "clock",
+    "700027": "assertion_refused",
+    "50196": "asks_too_often",
+    "90024": "temporarily_unavailable",
+    "90033": "temporarily_unavailable",
+    "50033": "temporarily_unavailable",
+}
+
+_BY_HTTP_STATUS: Mapping[int, str] = {
+    401: "client_refused",
+    404: "no_endpoint",
+    405: "no_endpoint",
+    407: "proxy",
+    410: "no_endpoint",
+    429: "asks_too_often",
+}
+# what an invalid_grant means where no refresh token was sent
+_NO_TOKEN_SENT: Mapping[str, str] = {
+    "authorization_code": "code_refused",
+    "device_code": "expired_token",
+    "urn:ietf:params:oauth:grant-type:device_code": "expired_token",
+    "urn:ietf:params:oauth:grant-type:jwt-bearer": "assertion_refused",
+    "client_credentials": "client_refused",
+}
+REFRESH = "refresh_token"
+
+
+def cause_named(name: str) -> Cause:
+    """The cause of that name; ``refused`` for one that a later release wrote into the store."""
+    return CAUSES.get(name, CAUSES["refused"])
+
+
+def cause_of(
+    error: str, suberror: str = "", codes: Iterable[str] = (), http_status: int = 400, asked: str = REFRESH
+) -> Cause:
+    """The cause of a refusal.
+
+    ``error``, ``suberror``, ``codes``: as the server said them, "" and () where it did not. ``asked``: the grant_type
+    of the request, for only a refresh token that was sent can be declared dead.
+    """
+    passing = http_status == 429 or http_status >= 500  # whatever else it says
+    general = _general(error, http_status, asked)
+    if passing:
+        return general if general.status == "unreachable" else CAUSES[_by_status(http_status)]
+    named = [
+        table[word] for table, words in ((CODES, codes), (SUBERRORS, [suberror])) for word in words if word in table
+    ]
+    precise = [CAUSES[name] for name in named]
+    kept = [cause for cause in precise if not cause.definite]
+    if kept:  # something says that it may still be good: then it is kept
+        return kept[0]
+    return precise[0] if precise and general.definite else general
+
+
+def _general(error: str, http_status: int, asked: str) -> Cause:
+    if error in ("invalid_grant", "INVALID_GRANT") and asked != REFRESH:
+        return CAUSES[_NO_TOKEN_SENT.get(asked, "refused")]
+    if error in ERRORS:
+        return CAUSES[ERRORS[error]]
+    return CAUSES["refused" if error else _by_status(http_status)]
+
+
+def _by_status(http_status: int) -> str:
+    if http_status >= 500:
+        return "temporarily_unavailable"
+    if 300 <= http_status < 400:
+        return "redirected"
+    return _BY_HTTP_STATUS.get(http_status, "not_oauth")
+
+
+def by_age(cause: Cause, past_lifetime: bool) -> Cause:
+    """``expired`` for an ``invalid_grant`` of a token that was older than it lives, for most servers do not say."""
+    return CAUSES["expired"] if cause.name == "invalid_grant" and past_lifetime else cause
