@@ -26,6 +26,7 @@ from .base import Backend, Capabilities, FileState, Observed, Option, Rule, Subm
 from .exim_files import (
     ACCOUNT,
     ASK,
+    AUTHENTICATOR,
     CLEARTEXT,
     CONF,
     CREDENTIALS,
@@ -33,9 +34,11 @@ from .exim_files import (
     ETC,
     GENERATED,
     HELD,
+    LONGEST_BEARER,
     LONGEST_LOGIN,
     OPTION_OF,
     OUTSIDE,
+    QUEUE_RUN,
     TEMPLATE,
     TRANSPORT_FILE,
     TYPES,
@@ -46,6 +49,7 @@ from .exim_files import (
 
 if TYPE_CHECKING:
     from ..host import LogMark, Snapshot
+    from ..oauth.token_files import Consumer
 
 _INTERPRETED = r"[^\w/.@%+=,~-]"
 _CARET = "which Debian's PLAIN authenticator takes for the end of what is before it"
@@ -68,6 +72,8 @@ class Exim(Backend):
             "enabled", "host", "port", "security", "auth_type", "username", "password", "ca_file", "validate_certs",
             "from_address",
         ),
+        auth_types=("none", "password", "oauth"),
+        longest_bearer=LONGEST_BEARER,
         rules=(
             Rule("username", "has a ':', which ends the name in passwd.client", "use a name without", ":"),
             Rule("username", f"begins with '^', {_CARET}", "use another name, or the postfix backend", r"\A\^"),
@@ -80,7 +86,6 @@ class Exim(Backend):
         ways_out={
             "timeout": "Debian's Exim has no setting for it: leave it out, or use postfix or msmtp",
             "senders": "Debian's Exim sends all mail to one relay: leave it out, or use postfix or msmtp",
-            "auth_type": "relay through a host that holds the grant",
         },
     )  # fmt: skip
     options: ClassVar[Mapping[str, Option]] = {
@@ -88,8 +93,10 @@ class Exim(Backend):
             bool,
             True,
             "monolithic layout: put a marked block into exim4.conf.template, so that a refused login defers mail "
-            "instead of bouncing it and the relay's name is sent (SNI); false leaves that conffile alone",
+            "instead of bouncing it and the relay's name is sent (SNI), and one that logs in with an access token; "
+            "false leaves that conffile alone",
         ),
+        "auth": Option(str, "", "how an access token is sent: xoauth2 (default) or oauthbearer", "xoauth2|oauthbearer"),
     }
 
     _replaced: Snapshot | None = None  # the configuration that activate() replaced
@@ -105,7 +112,7 @@ class Exim(Backend):
         ours = marks.names(conf), marks.names(text_of(self.host, layout.macros))
         observed = Observed({}, any(name in found for found in ours), self._running())
         values = self._values(layout, conf, observed)
-        observed.detail["values"] = values
+        observed.detail.update(values=values, name=name)
         if values:
             observed.form = self._form(values, observed)
             for key, value in self._written_options(layout, name).items():
@@ -151,6 +158,8 @@ class Exim(Backend):
             values["route_list"] = "* {} byname".format(given.get("dc_smarthost", "").lower())
         text = text_of(self.host, layout.options)
         names = [""] if layout.split else marks.names(text)
+        if layout.split:
+            values.update(files.macro_values(text_of(self.host, AUTHENTICATOR)))
         return {
             **values,
             **{key: value for name in names for key, value in self._written_options(layout, name).items()},
@@ -176,9 +185,17 @@ class Exim(Backend):
             "validate_certs": _validates(values),
             "from_address": _from_address(values),
         }
-        return {**form, **self._credentials(host, security, values, observed)}
+        return {**form, **self._credentials(form, values, observed)}
 
-    def _credentials(self, host: str, security: str, values: Mapping[str, str], observed: Observed) -> dict[str, Any]:
+    def _credentials(self, form: Mapping[str, Any], values: Mapping[str, str], observed: Observed) -> dict[str, Any]:
+        host, security = form["host"], form["security"]
+        if values.get("client_send"):
+            from .exim_oauth import username
+
+            path = self.token_path(observed.detail["name"])
+            user = username(values, host, form["port"], security, path)
+            if user is not None:
+                return {"auth_type": "oauth", "username": user, "password": None}
         text = text_of(self.host, CREDENTIALS)
         observed.secrets.extend(password for _rest, _rest, password in files.credential_entries(text) if password)
         found = files.credentials(text, host) if host else None
@@ -206,7 +223,31 @@ class Exim(Backend):
 
     # -- what is wanted ----------------------------------------------------------------------------------------------
 
+    def consumer(self, service: Service) -> Consumer:
+        from ..oauth.token_files import Consumer
+
+        wake = ("sh", "-c", QUEUE_RUN)
+        return Consumer(
+            service.name, self.name, "exim", self.token_path(service.name), *self._readers(), service.username, wake
+        )
+
+    def _readers(self) -> tuple[str, str, int]:
+        """Owner, group and mode of a file with a secret."""
+        group = ACCOUNT if self.host.live or self.host.has_account(group=ACCOUNT) else "root"
+        return "root", group, 0o600 if group == "root" else 0o640
+
+    def bearer_mechanisms(self) -> tuple[str, ...]:
+        return ((self.option("auth") or "xoauth2").upper(),)
+
     def own_problems(self, service: Service) -> Iterator[Problem]:
+        if service.auth_type == "oauth":
+            from .exim_oauth import problems
+
+            there = not self.host.live or self.installed()
+            template = None if self._layout().split else text_of(self.host, TEMPLATE)
+            yield from problems(service, template, there, self.option("edit_template"))
+        elif self.option("auth") and service.auth_type == "password":
+            yield Problem("backend_options.auth", "is for an access token", "leave it out, or set auth_type: oauth")
         if service.loopback:
             told = "is this host itself: Exim freezes mail that it should relay to itself"
             yield Problem("host", told, "name the relay behind it, or use the postfix or msmtp backend")
@@ -246,7 +287,7 @@ class Exim(Backend):
         place = layout.split or (self.option("edit_template") and self.host.exists(TEMPLATE))
         if not (service.host and place):
             return {}
-        wanted = {"hosts_require_auth": "*"} if service.auth_type == "password" else {}
+        wanted = {"hosts_require_auth": "*"} if service.auth_type != "none" else {}
         if service.security != "none" and not _is_address(service.host):
             wanted["tls_sni"] = service.host.lower()
         own = self._transport(layout, service.name)
@@ -266,7 +307,15 @@ class Exim(Backend):
         options = self._wanted_options(service) if service else {}
         if service is not None and observed.managed:
             self._tell_strays(service, options, observed)
-        return Draft(self.host, service, name, observed, self._layout(), options).files()
+        return Draft(self.host, service, name, observed, self._layout(), options, self._login_lines(service)).files()
+
+    def _login_lines(self, service: Service | None) -> str:
+        """The authenticator that sends the access token, for a service that has one."""
+        if service is None or service.auth_type != "oauth" or not service.host:
+            return ""
+        from .exim_oauth import authenticator
+
+        return authenticator(service, self.bearer_mechanisms()[0], self.token_path(service.name))
 
     def _tell_strays(self, service: Service, options: Mapping[str, str], observed: Observed) -> None:
         """Tell of options of the transport that were changed by hand, where no field of the form tells of a change."""
@@ -324,7 +373,7 @@ class Exim(Backend):
     def settle(self, before: Observed, service: Service | None) -> None:
         """What waits for the relay goes now, whatever Exim had noted of earlier failures."""
         if service is not None and service.enabled:
-            self.act("settle", ["sh", "-c", "exim4 -qf </dev/null >/dev/null 2>&1 &"])
+            self.act("settle", ["sh", "-c", QUEUE_RUN])
 
     def complaints(self, log: str) -> str:
         # what was said before the switch is about the old configuration, which may have been refused

@@ -16,6 +16,8 @@ from . import exim_files as files
 from .base import FileState, Observed, raw, text_of
 from .exim_files import (
     ACCOUNT,
+    AUTHENTICATOR,
+    AUTHENTICATORS,
     CLEARTEXT,
     CONF,
     CONTINUED,
@@ -37,6 +39,7 @@ from .exim_files import (
 if TYPE_CHECKING:
     from ..port import Host
 
+MADE = "# made by fleetmail.smtp\n"
 CONTINUATION = "# made by fleetmail.smtp: continues the transport of the file that sorts before this one\n"
 
 
@@ -51,13 +54,14 @@ class Draft:
         observed: Observed,
         layout: Layout,
         options: Mapping[str, str],
+        authenticator: str = "",
     ) -> None:
         self.host, self.service, self.name, self.observed = host, service, name, observed
-        self.layout, self.options = layout, options
+        self.layout, self.options, self.authenticator = layout, options, authenticator
 
     def files(self) -> list[FileState]:
         """In the order of writing. All of them wait for update-exim4.conf, the first one excepted."""
-        return [*self._credentials(), *self._transport(), *self._macros(), *self._conf()]
+        return [*self._credentials(), *self._transport(), *self._template(), *self._macros(), *self._conf()]
 
     # -- passwd.client -----------------------------------------------------------------------------------------------
 
@@ -71,7 +75,16 @@ class Draft:
         if service is not None and service.host:  # without a login nobody else's may be found
             text = "".join(_muted(line) for line in marks.lines(text))
         if text != now:
-            yield self._state(CREDENTIALS, text, secret=True)
+            state = self._state(CREDENTIALS, text, secret=True)
+            until = self._until_switched(now, old, service) if service and self.authenticator else None
+            yield state if until is None else state._replace(transition=raw(until))
+
+    def _until_switched(self, now: str, old: str, service: Service) -> str | None:
+        """The password goes on logging in, at its own relay, until Exim has the authenticator for the access token."""
+        form = self.observed.form
+        if not self.host.live or form.get("auth_type") != "password":
+            return None
+        return self._both_logins(old, service, None) if self._moves(service) else now
 
     def _login(self, old: str, service: Service, password: str) -> FileState:
         # any name: Exim asks for the name that the relay's alias (CNAME) leads to, and nothing else goes this way
@@ -85,14 +98,14 @@ class Draft:
     def _moves(self, service: Service) -> bool:
         """Is another relay logged in to until the configuration is switched?"""
         form = self.observed.form
-        logs_in = self.host.live and form.get("auth_type") == "password"
+        logs_in = self.host.live and form.get("auth_type") in ("password", "oauth")
         return logs_in and form["host"] != service.host.lower() and bool(re.fullmatch(r"[\w.:-]+", form["host"]))
 
-    def _both_logins(self, old: str, service: Service, password: str) -> str:
+    def _both_logins(self, old: str, service: Service, password: str | None) -> str:
         """Lines that give each of the two relays its own login, and neither of them the other's."""
         before, after = (_names(host) for host in (self.observed.form["host"], service.host.lower()))
-        lines = [files.credential_line(name, service.username, password) for name in after]
-        for key, *login in files.credential_entries(old):
+        lines = [files.credential_line(name, service.username, password) for name in after if password is not None]
+        for key, *login in files.credential_entries(old) if self.observed.form["auth_type"] == "password" else ():
             names = before if key == "*" else [key]
             lines += [files.credential_line(name, *login) for name in names if name not in after]
         return "".join(lines)
@@ -105,10 +118,21 @@ class Draft:
             yield FileState(CONTINUED, raw(CONTINUATION + lines), 0o644, "root", "root")
         elif self.host.exists(CONTINUED):
             yield FileState(CONTINUED, None, transition=b"")  # empty already when the configuration is made
+        if self.layout.split and self.authenticator:
+            yield FileState(AUTHENTICATOR, raw(MADE + self.authenticator), 0o644, "root", "root")
+        elif self.host.exists(AUTHENTICATOR):
+            yield FileState(AUTHENTICATOR, None, transition=b"")
+
+    def _template(self) -> Iterator[FileState]:
         template = text_of(self.host, TEMPLATE)
         new: str | None = marks.drop(template, self.name)
-        if not self.layout.split and lines:
+        if not self.layout.split and self.options:
+            lines = "".join(f"  {key} = {value}\n" for key, value in self.options.items())
             new = files.put_in_transport(template, self.name, lines)
+        if new is not None and (self.authenticator or AUTHENTICATORS in marks.names(new)):
+            from .exim_oauth import put
+
+            new = put(new, "" if self.layout.split else self.authenticator)
         if new is not None and new != template:
             yield FileState(TEMPLATE, raw(new))
 

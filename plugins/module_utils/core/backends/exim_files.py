@@ -26,9 +26,13 @@ WHOLE = ETC + "/exim4.conf"  # instead of everything else, where it exists
 SPLIT_MACROS = ETC + "/conf.d/main/000_localmacros"
 TRANSPORT_FILE = ETC + "/conf.d/transport/30_exim4-config_remote_smtp_smarthost"
 CONTINUED = TRANSPORT_FILE + "-fleetmail"  # update-exim4.conf joins files in their order: right after the one above
+AUTHENTICATOR = ETC + "/conf.d/auth/20_fleetmail"  # before the package's own, which sort after 30_
+AUTHENTICATORS = "_oauth"  # our block for it in the template: no service can be called so
 ACCOUNT = "Debian-exim"
 TYPES = ("smarthost", "satellite")  # the configuration types that send all mail to one relay
 LONGEST_LOGIN = 3000  # "AUTH PLAIN" and the base64 of both must fit Exim's 4,096 bytes for one command
+LONGEST_BEARER = 3069  # so much is 4,092 bytes of base64 in a line of its own
+QUEUE_RUN = "exim4 -qf </dev/null >/dev/null 2>&1 &"
 
 RELAY = "REMOTE_SMTP_SMARTHOST_"
 RETURN_PATH, HEADERS = "REMOTE_SMTP_RETURN_PATH", "REMOTE_SMTP_HEADERS_REWRITE"
@@ -49,7 +53,10 @@ OPTION_OF = {  # macro -> the option of the transport that Debian's configuratio
     CLEARTEXT: CLEARTEXT,
 }
 DEFAULTS = {"protocol": "smtp", "tls_verify_hosts": "*", "tls_verify_certificates": "system"}
-ASK = ("transport", "remote_smtp_smarthost", "router", "smarthost", "hold_domains", "macro", CLEARTEXT)
+ASK = (
+    *("transport", "remote_smtp_smarthost", "router", "smarthost", "hold_domains", "macro", CLEARTEXT),
+    *("authenticator", "fleetmail_oauth"),
+)
 FRESH = {  # what a person who installs exim4-config sees, where there is no file yet
     "dc_other_hostnames": "", "dc_local_interfaces": "127.0.0.1 ; ::1", "dc_readhost": "", "dc_relay_domains": "",
     "dc_minimaldns": "false", "dc_relay_nets": "", "CFILEMODE": "644", "dc_use_split_config": "false",

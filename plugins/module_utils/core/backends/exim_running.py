@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..errors import StepFailed
 from ..scratch import Scratch
 from .base import Submission, raw, text_of
-from .exim_files import CONF, CONTINUED, ETC, GENERATED, MONOLITHIC_MACROS, SPLIT_MACROS, TEMPLATE
+from .exim_files import AUTHENTICATOR, CONF, CONTINUED, ETC, GENERATED, MONOLITHIC_MACROS, SPLIT_MACROS, TEMPLATE
 
 if TYPE_CHECKING:
     from ..host import LogMark
@@ -49,7 +49,7 @@ def _lay_out(host: Host, place: Scratch, staged: Mapping[str, str]) -> None:
     host.run(["cp", "-rL", ETC + "/conf.d", place.path])
     for path in (CONF, TEMPLATE, MONOLITHIC_MACROS):
         place.copy(staged.get(path, path), path[len(ETC) + 1 :])
-    for path in (SPLIT_MACROS, CONTINUED):
+    for path in (SPLIT_MACROS, CONTINUED, AUTHENTICATOR):
         if path in staged:
             place.copy(staged[path], path[len(ETC) + 1 :])
     if not host.exists(MONOLITHIC_MACROS):  # then update-exim4.conf -d does not look for the candidate either

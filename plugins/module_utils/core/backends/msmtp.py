@@ -292,7 +292,8 @@ class Msmtp(Backend):
             return
         if service.auth_type == "oauth":
             yield "auth " + (self.option("auth") or OAUTH[0])
-            yield f'user "{service.username}"'
+            if service.username:
+                yield f'user "{service.username}"'
             yield "passwordeval cat " + self.token_path(service.name)  # Debian's AppArmor profile lets it run cat
             return
         # `auth on` never sends a password in clear text; whether it may go was asked and answered before

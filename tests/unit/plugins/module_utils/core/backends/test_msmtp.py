@@ -524,10 +524,8 @@ def test_wrong_backend_options_are_named(options, option):
         ({"senders": [".".join(["x" * 60] * 3)]}, "senders"),
         ({"from_address": "a@example.com", "senders": ["example.com"]}, "from_address"),
         ({"from_address": "a@example.com", "senders": ["a@example.com", "b@example.com"]}, "from_address"),
-        ({"auth_type": "oauth", "username": "u", "client_id": "c", "token_url": "https://x.example/t",
-          "authorization_url": "https://x.example/a"}, "auth_type"),
     ],
-)  # fmt: skip
+)
 def test_what_msmtp_cannot_express_is_refused_by_option(options, option):
     assert [named for named, _problem in problems_of(tree(), service(**options))] == [option]
 
