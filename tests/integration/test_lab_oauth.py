@@ -7,10 +7,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import smtplib
 import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -40,7 +42,7 @@ from lab.error_replies import (
 from lab.error_server import DEEDS, ErrorServer
 from lab.http_proxy import Proxy
 from lab.microsoft_errors import AADSTS, aadsts
-from lab.network import Network
+from lab.network import AUTH_ADDRESS, AUTH_NAME, Network
 from lab.oauth_server import (
     DEVICE,
     GOOGLE_SCOPE,
@@ -51,7 +53,9 @@ from lab.oauth_server import (
     OAuthServer,
     fingerprint,
 )
-from lab.tree import RELAY_ADDRESS
+from lab.relay import Listener, Relay
+from lab.relay_oauth import OAUTH_RELAY_NAME, OAuthRelay
+from lab.tree import RELAY_ADDRESS, Tree
 from lab.visitor import Refused
 
 USER, OTHER = "fleet@example.test", "other@example.test"
@@ -565,3 +569,154 @@ def test_errors_in_a_network(authority: Authority) -> None:
         )
         assert json.loads(said.stdout) == {"error": "unsupported_grant_type"}
         assert errors.requests()[0].headers["user-agent"].startswith("curl/")
+
+
+# -- the relay that asks the authorization server
+
+
+@dataclass
+class Site:
+    """An authorization server, a relay that asks it, and a client of both, on one network."""
+
+    network: Network
+    server: OAuthServer
+    relay: OAuthRelay
+    client: Tree
+    ca_file: Path
+
+
+@pytest.fixture(scope="module")
+def site(authority: Authority) -> Iterator[Site]:
+    files = {"certificate": authority.good(AUTH_NAME), "ca_file": authority.ca_file}
+    with (
+        Network() as network,
+        OAuthServer(host=AUTH_ADDRESS, name=AUTH_NAME, port=443, **files).start(in_net_of=network) as server,
+        OAuthRelay(
+            authority.good(OAUTH_RELAY_NAME), network, server, authority.ca_file, {"p": "pw"}, scope=MICROSOFT_SCOPE
+        ) as relay,
+        Tree("msmtp", network=network) as client,
+    ):
+        client.write("/etc/ssl/ca.pem", authority.ca_file.read_bytes())
+        client.write("/usr/local/bin/bearer", _BEARER)
+        yield Site(network, server, relay, client, authority.ca_file)
+
+
+# Runs in the client: AUTH without an initial response, then the error's acknowledgement.
+_BEARER = f"""
+import base64, json, smtplib, ssl, sys
+mechanism, user, token = sys.argv[1:]
+client = smtplib.SMTP("{OAUTH_RELAY_NAME}", 587, timeout=10)
+client.starttls(context=ssl.create_default_context(cafile="/etc/ssl/ca.pem"))
+client.ehlo()
+head = "user=" + user if mechanism == "XOAUTH2" else "n,a=" + user + ",\\1host={OAUTH_RELAY_NAME}\\1port=587"
+blob = head + "\\1auth=Bearer " + token + "\\1\\1"
+replies = [client.docmd("AUTH", mechanism), client.docmd(base64.b64encode(blob.encode()).decode())]
+if replies[-1][0] == 334:
+    replies.append(client.docmd("" if mechanism == "XOAUTH2" else "AQ=="))
+print(json.dumps([[code, text.decode()] for code, text in replies[1:]]))
+"""
+
+
+def bearer(site: Site, mechanism: str, user: str, token: str) -> list[tuple[int, str]]:
+    said = site.client.output(["python3", "/usr/local/bin/bearer", mechanism, user, token])
+    return [(code, text) for code, text in json.loads(said)]
+
+
+@needs_server
+@needs_trees
+@pytest.mark.parametrize("mechanism", ["XOAUTH2", "OAUTHBEARER"])
+def test_a_relay_takes_good_tokens_alone(site: Site, mechanism: str) -> None:
+    error = {"XOAUTH2": '"status":"401"', "OAUTHBEARER": '"status":"invalid_token"'}[mechanism]
+
+    def refused(user: str, token: str) -> bool:
+        (code, challenge), (last, _text) = bearer(site, mechanism, user, token)
+        return (code, last) == (334, 535) and error in base64.b64decode(challenge).decode()
+
+    site.server.change(access_token_length=3000)
+    good = site.server.grant_for(USER, OFFLINE)["access_token"]
+    assert [code for code, _text in bearer(site, mechanism, USER, good)] == [235]
+    assert refused(OTHER, good)
+    assert refused(USER, "bad")
+    site.server.change(access_token_length=43)
+    without_scope = site.server.grant_for(OTHER, GOOGLE_SCOPE)["access_token"]
+    assert refused(OTHER, without_scope)
+    expired = site.server.grant_for(OTHER, OFFLINE)["access_token"]
+    site.server.expire("access_token", value=expired)
+    assert refused(OTHER, expired)
+    site.server.revoke(user=USER)
+    assert refused(USER, good)
+    again = site.server.grant_for(USER, OFFLINE)["access_token"]
+    assert [code for code, _text in bearer(site, mechanism, USER, again)] == [235], "failures leave no penalty"
+    asked = site.server.exchanges("introspection")[-1]
+    assert (asked.client, asked.fields["token"]) == (site.server.relay.client_id, fingerprint(again))
+
+
+@needs_server
+@needs_trees
+@pytest.mark.parametrize("mechanism", ["xoauth2", "oauthbearer"])
+def test_msmtp_sends_with_a_token(site: Site, mechanism: str) -> None:
+    site.relay.forget()
+    token = site.server.grant_for(USER, OFFLINE)["access_token"]
+    options = ["--host", OAUTH_RELAY_NAME, "--port=587", "--tls=on", "--tls-trust-file=/etc/ssl/ca.pem"]
+    options += [f"--auth={mechanism}", f"--user={USER}", f"--passwordeval=echo {token}", f"--from={USER}"]
+    site.client.run(["msmtp", *options, "to@example.test"], input=b"Subject: proof\n\nbody\n")
+    mail = site.relay.wait_for_message()
+    assert (mail.auth_user, mail.email["Subject"]) == (USER.encode(), "proof")
+    site.server.revoke(user=USER)
+    failed = site.client.run(["msmtp", *options, "to@example.test"], input=b"Subject: x\n\n", check=False)
+    assert failed.returncode == 77
+    assert len(site.relay.messages()) == 1
+
+
+@needs_server
+@needs_trees
+def test_curl_sends_with_a_token_of_client_credentials(site: Site) -> None:
+    site.relay.forget()
+    scope = {"grant_type": "client_credentials", "scope": MICROSOFT_SCOPE}
+    token = site.server.token(site.server.service, **scope)["access_token"]
+    place = f"{OAUTH_RELAY_NAME}:465"
+    command = ["curl", "--silent", "--show-error", "--cacert", str(site.ca_file), "--upload-file", "-"]
+    command += ["--resolve", f"{place}:{site.relay.address}", "--mail-from", USER, "--mail-rcpt", "to@example.test"]
+    command += ["--user", USER, "--oauth2-bearer", token, f"smtps://{place}"]
+    mail = b"Subject: curl\r\n\r\nbody\r\n"
+    done = subprocess.run(site.network.net_command(command), input=mail, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert site.relay.wait_for_message().auth_user == USER.encode()
+    site.server.expire("access_token", value=token)
+    done = subprocess.run(site.network.net_command(command), input=mail, capture_output=True, check=False)
+    assert done.returncode == 67, "curl's word for a login denied"
+
+
+@needs_server
+@needs_trees
+def test_the_relay_still_takes_passwords(site: Site) -> None:
+    site.relay.forget()
+    options = ["--host", OAUTH_RELAY_NAME, "--port=465", "--tls=on", "--tls-starttls=off"]
+    options += ["--tls-trust-file=/etc/ssl/ca.pem", "--auth=plain", "--user=p", "--from=p@example.test"]
+    send = ["msmtp", *options, "--passwordeval=echo pw", "to@example.test"]
+    site.client.run(send, input=b"Subject: proof\n\nbody\n")
+    assert site.relay.wait_for_message().auth_user == b"p"
+
+
+def test_the_embedded_relay_takes_any_of_a_users_tokens() -> None:
+    mechanisms = ["XOAUTH2", "OAUTHBEARER"]
+    with Relay([Listener()], tokens={USER: ["one", "two" * 3000]}, mechanisms=mechanisms).start() as relay:
+
+        def codes(token: str, user: str = USER) -> list[int]:
+            blobs = [f"user={user}", f"n,a={user},\1host=h\1port=25"]
+            found = []
+            for mechanism, blob in zip(mechanisms, blobs, strict=True):
+                with smtplib.SMTP("127.0.0.1", relay.port(), timeout=5) as client:
+                    client.ehlo()
+                    client.docmd("AUTH", mechanism)
+                    answer = base64.b64encode(f"{blob}\1auth=Bearer {token}\1\1".encode()).decode()
+                    found.append(client.docmd(answer)[0])
+                    if found[-1] == 334:
+                        assert client.docmd("AQ==")[0] == 535
+            return found
+
+        assert codes("one") == codes("two" * 3000) == [235, 235]
+        assert codes("three") == codes("one", OTHER) == [334, 334]
+        relay.change(tokens={USER: ["three"]})
+        assert codes("three") == [235, 235]
+        assert codes("one") == [334, 334]

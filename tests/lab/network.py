@@ -18,20 +18,21 @@ if TYPE_CHECKING:
 
 RELAY_NAME, RELAY_ADDRESS = f"relay.{DOMAIN}", "10.77.0.25"
 RELAY6_NAME, RELAY6_ADDRESS = f"relay6.{DOMAIN}", "fd77::25"
+AUTH_NAME, AUTH_ADDRESS = f"auth.{DOMAIN}", "10.77.0.26"  # for an authorization server
 _HOSTS = ipaddress.ip_address("10.77.1.0")
 
 
 class Network(Space):
     """Nothing but its own addresses and its hosts can be reached in it.
 
-    addresses: IPv4 and IPv6 addresses for relays, in 10.77.0.0/16 and fd77::/64; a relay gets them by
+    addresses: IPv4 and IPv6 addresses for servers, in 10.77.0.0/16 and fd77::/64; a relay gets them by
     Relay.start(in_net_of=network), or (in_net_of=host) with any host of the network.
     """
 
-    def __init__(self, addresses: tuple[str, ...] = (RELAY_ADDRESS, RELAY6_ADDRESS)) -> None:
+    def __init__(self, addresses: tuple[str, ...] = (RELAY_ADDRESS, RELAY6_ADDRESS, AUTH_ADDRESS)) -> None:
         super().__init__("network")
         self.addresses = addresses
-        self.names = {RELAY_NAME: RELAY_ADDRESS, RELAY6_NAME: RELAY6_ADDRESS}
+        self.names = {RELAY_NAME: RELAY_ADDRESS, RELAY6_NAME: RELAY6_ADDRESS, AUTH_NAME: AUTH_ADDRESS}
         self._hosts: list[Tree] = []
         self._numbers = itertools.count(1)
 

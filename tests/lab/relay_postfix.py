@@ -79,7 +79,7 @@ new=$(mktemp {_STORE}/.new-XXXXXX)
 mv "$new" "{_STORE}/$(date +%s.%N)-$$"
 """
 
-_DOVECOT_CONF = """
+DOVECOT_CONF = """
 protocols =
 ssl = no
 log_path =
@@ -155,9 +155,12 @@ class PostfixRelay(Tree):
         self.write("/etc/postfix/relay.key", self._certificate.key.read_bytes(), mode=0o600)
         self.write("/usr/local/bin/store-mail", _STORE_MAIL, mode=0o755)
         self.run(["install", "--directory", "--owner=nobody", _STORE])
-        self.write("/etc/dovecot/dovecot.conf", _DOVECOT_CONF)
+        self._configure_sasl()
         self._write_users(self._users)
         self.let_cool()
+
+    def _configure_sasl(self) -> None:
+        self.write("/etc/dovecot/dovecot.conf", DOVECOT_CONF)
 
     def port(self, security: str = "none") -> int:
         """The port with this security."""

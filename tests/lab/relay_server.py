@@ -31,7 +31,8 @@ class Behaviour:
     """How the relay answers. A reply is a whole line such as "451 4.7.1 later"; empty means the ordinary one."""
 
     users: dict[str, str] = field(default_factory=dict)  # name -> password
-    tokens: dict[str, str] = field(default_factory=dict)  # name -> access token, for XOAUTH2 and OAUTHBEARER
+    # name -> access token or all good ones, for XOAUTH2 and OAUTHBEARER
+    tokens: dict[str, str | list[str]] = field(default_factory=dict)
     mechanisms: list[str] = field(default_factory=lambda: ["PLAIN", "LOGIN"])
     auth_required: bool = False
     greeting: str = ""  # refuses the connection: "554 5.3.2 go away"
@@ -253,11 +254,12 @@ class Protocol(SMTP):
         return "" if mechanism in self.behaviour.mechanisms else "504 5.5.4 Unrecognized authentication type"
 
     def _judge(self, mechanism: str, user: bytes, secret: bytes) -> bool:
-        known = self.behaviour.tokens if mechanism in _BEARER else self.behaviour.users
-        wanted = known.get(user.decode(errors="surrogateescape"))
         if self.behaviour.auth_reply:
             return self.behaviour.auth_reply.startswith("2")
-        return wanted is not None and hmac.compare_digest(wanted.encode(errors="surrogateescape"), secret)
+        known = self.behaviour.tokens if mechanism in _BEARER else self.behaviour.users
+        wanted = known.get(user.decode(errors="surrogateescape"), [])
+        good = [wanted] if isinstance(wanted, str) else wanted
+        return any(hmac.compare_digest(one.encode(errors="surrogateescape"), secret) for one in good)
 
     def _auth_answer(self, accepted: bool) -> str:
         ordinary = "235 2.7.0 Authentication successful" if accepted else "535 5.7.8 Authentication credentials invalid"

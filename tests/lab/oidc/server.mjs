@@ -53,7 +53,7 @@ const masked = (fields) => Object.fromEntries(
 function clientOf(ctx, form) {
   if (ctx.oidc?.client) return ctx.oidc.client.clientId
   const basic = /^Basic (.+)$/i.exec(ctx.get('authorization'))
-  return form.client_id ?? ctx.query.client_id ?? (basic ? querystring.unescape(Buffer.from(basic[1], 'base64').toString().split(':')[0]) : null)
+  return form.client_id || ctx.query.client_id || (basic ? querystring.unescape(Buffer.from(basic[1], 'base64').toString().split(':')[0]) : null)
 }
 
 function authenticationOf(ctx, form) {
