@@ -87,7 +87,7 @@ class FakeHost:
         return sorted({entry[len(inside) :].split("/")[0] for entry in entries if entry.startswith(inside)} - {""})
 
     @contextlib.contextmanager
-    def locked(self, directory: str) -> Iterator[None]:
+    def locked(self, directory: str, patience: float = 60) -> Iterator[None]:
         yield
 
     def make_directory(self, path: str, mode: int, owner: str, group: str) -> bool:
@@ -95,9 +95,12 @@ class FakeHost:
         self._enter(path)
         return new
 
+    def own_directory(self, path: str, repair: bool = True) -> bool:
+        return repair and self.make_directory(path, 0o700, "root", "root")
+
     def stage(self, path: str, content: bytes, mode: int, owner: str, group: str) -> str:
         for kind, name, known in (("user", owner, self.users), ("group", group, self.groups)):
-            if name not in known:
+            if name not in known and not name.isdigit():
                 raise HostError(f"{kind} {name}", "is not known on the host")
         staged = self.staged_name(path)
         self.put(staged, Snapshot(content, mode, owner, group))
@@ -113,6 +116,21 @@ class FakeHost:
     def _beside(path: str, kind: str) -> str:
         directory, base = os.path.split(path)
         return f"{directory.rstrip('/')}/.{base}.fleetmail-{kind}"
+
+    def refill(self, staged: str, content: bytes) -> None:
+        self.put(staged, self.files[staged]._replace(content=content))
+
+    def replace(self, path: str, content: bytes | None, mode: int, owner: str, group: str) -> None:
+        if content is None:
+            self.remove(path)
+        else:
+            self.rename(self.stage(path, content, mode, owner, group), path)
+
+    def is_link(self, path: str) -> bool:
+        return False
+
+    def sync(self, path: str) -> None:
+        pass
 
     def keep(self, path: str, kept: str) -> bool:
         if path not in self.files:

@@ -35,6 +35,9 @@ class Host(Protocol):
     def make_directory(self, path: str, mode: int, owner: str, group: str) -> bool:
         """Create it and what is missing above it (0755 root:root); True when ``path`` itself was created."""
 
+    def own_directory(self, path: str, repair: bool = True) -> bool:
+        """See that it is a directory of who runs this, 0700; True when it was made or its mode had to be repaired."""
+
     def stage(self, path: str, content: bytes, mode: int, owner: str, group: str) -> str:
         """Write a new file beside ``path``, never wider than ``mode``, synced to disk; gives its path."""
 
@@ -43,6 +46,18 @@ class Host(Protocol):
 
     def kept_name(self, path: str) -> str:
         """The second name that is used for the file that ``path`` is now."""
+
+    def refill(self, staged: str, content: bytes) -> None:
+        """Write into the staged file itself, which has its room on the disk already; synced."""
+
+    def sync(self, path: str) -> None:
+        """See that a file, and that it is called so, are on the disk."""
+
+    def replace(self, path: str, content: bytes | None, mode: int, owner: str, group: str) -> None:
+        """``stage`` and ``rename`` in a directory that others may write to; None removes. It follows no link there."""
+
+    def is_link(self, path: str) -> bool:
+        """Is the file itself, not what is above it, a symbolic link?"""
 
     def keep(self, path: str, kept: str) -> bool:
         """Give the file that ``path`` is now the second name ``kept`` (same inode); False when there is none."""

@@ -93,32 +93,98 @@ class PosixHost:
             os.chmod(real, mode)
         return True
 
+    def own_directory(self, path: str, repair: bool = True) -> bool:
+        with self._told(path, "cannot be used"):
+            if not self.exists(path):
+                return repair and self.make_directory(path, 0o700, str(os.geteuid()), str(os.getegid()))
+            found = os.stat(self._real(path))
+            if not stat.S_ISDIR(found.st_mode):
+                raise HostError(path, "is not a directory", "move it away, or choose another path")
+            if found.st_uid != os.geteuid():
+                owner = self._name("passwd", found.st_uid)
+                raise HostError(path, f"belongs to {owner}, not to who runs this", "become that user, or give it away")
+            wide = bool(stat.S_IMODE(found.st_mode) & 0o077)
+            if wide and repair:
+                os.chmod(self._real(path), 0o700)
+            return wide
+
     def stage(self, path: str, content: bytes, mode: int, owner: str, group: str) -> str:
         staged = self.staged_name(path)
         with self._told(path, "cannot be written"):
-            real = self._real(staged)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(real)
-            descriptor = os.open(real, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            try:
-                with open(descriptor, "wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fchown(descriptor, *self._ids(owner, group))
-                    os.fchmod(descriptor, mode)
-                    self.label(real, self._real(path))
-                    os.utime(descriptor, (time.time() - SETTLED,) * 2)
-                    os.fsync(descriptor)
-            except BaseException:
-                os.unlink(real)
-                raise
+            self._write_new(self._real(staged), self._real(path), content, (mode, owner, group))
         return staged
+
+    def _write_new(self, real: str, target: str, content: bytes, allowed: tuple[int, str, str]) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(real)
+        descriptor = os.open(real, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fchown(descriptor, *self._ids(*allowed[1:]))
+                os.fchmod(descriptor, allowed[0])
+                self.label(real, target)
+                os.utime(descriptor, (time.time() - SETTLED,) * 2)
+                os.fsync(descriptor)
+        except BaseException:
+            os.unlink(real)
+            raise
+
+    def refill(self, staged: str, content: bytes) -> None:
+        with self._told(staged, "cannot be written"):
+            descriptor = os.open(self._real(staged), os.O_WRONLY | os.O_NOFOLLOW)
+            with open(descriptor, "wb") as file:
+                file.write(content)
+                file.truncate()
+                file.flush()
+                os.fsync(descriptor)
+
+    def replace(self, path: str, content: bytes | None, mode: int, owner: str, group: str) -> None:
+        directory, base = os.path.split(path)
+        self._guard(directory)
+        with self._told(path, "cannot be written"):
+            real = self._real(directory)
+            staged, target = f"{real}/.{base}.fleetmail-new", f"{real}/{base}"
+            if content is not None:
+                self._write_new(staged, target, content, (mode, owner, group))
+            try:
+                if content is None:
+                    os.unlink(target)
+                else:
+                    os.rename(staged, target)
+            except BaseException:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(staged)
+                raise
+            self._sync(real)
+
+    def is_link(self, path: str) -> bool:
+        directory, base = os.path.split(path)
+        return os.path.islink(f"{self._real(directory)}/{base}")
+
+    def _guard(self, directory: str) -> None:
+        """HostError when a user other than root and us could lead the way to ``directory`` elsewhere."""
+        outer = self.root.rstrip("/")
+        steps = {one for path in (outer + directory, self._real(directory)) for one in _above(path)}
+        for step in sorted(steps):
+            with self._told(step, "cannot be looked at"):
+                found = os.stat(step)
+            open_to_others = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
+            if open_to_others or found.st_uid not in (0, os.geteuid()):
+                raise HostError(directory, f"can be led elsewhere by who may write to {step}", "choose another path")
 
     def staged_name(self, path: str) -> str:
         return self._beside(path, "new")
 
     def kept_name(self, path: str) -> str:
         return self._beside(path, "old")
+
+    def sync(self, path: str) -> None:
+        with self._told(path, "cannot be synced"):
+            real = self._real(path)
+            self._sync(real)
+            self._sync(os.path.dirname(real))
 
     def keep(self, path: str, kept: str) -> bool:
         with self._told(path, "cannot be kept"):
@@ -154,17 +220,23 @@ class PosixHost:
     @contextlib.contextmanager
     def locked(self, directory: str, patience: float = 60) -> Iterator[None]:
         """Hold the one lock on ``directory`` (flock(2)); HostError when another run keeps it longer than that."""
+        real, end = self._real(directory), time.monotonic() + patience
+        while True:
+            descriptor = self._opened(directory, real)
+            try:
+                while not _try_lock(descriptor):
+                    if time.monotonic() > end:
+                        raise HostError(directory, "another run holds its lock", "wait for it, or stop it")
+                    time.sleep(0.05)
+                if _is_still(real, descriptor):
+                    yield
+                    return
+            finally:
+                os.close(descriptor)  # it was removed by who held its lock, and perhaps made anew
+
+    def _opened(self, directory: str, real: str) -> int:
         with self._told(directory, "cannot be opened"):
-            descriptor = os.open(self._real(directory), os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            end = time.monotonic() + patience
-            while not _try_lock(descriptor):
-                if time.monotonic() > end:
-                    raise HostError(directory, "another run holds its lock", "wait for it, or stop it")
-                time.sleep(0.05)
-            yield
-        finally:
-            os.close(descriptor)
+            return os.open(real, os.O_RDONLY | os.O_DIRECTORY)
 
     def label(self, staged: str, target: str) -> None:
         """Give the staged file the SELinux context that the target has."""
@@ -297,8 +369,8 @@ class PosixHost:
             return ""
 
     @staticmethod
-    def _sync(directory: str) -> None:
-        descriptor = os.open(directory, os.O_RDONLY)
+    def _sync(real: str) -> None:
+        descriptor = os.open(real, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
@@ -335,6 +407,20 @@ def _try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _is_still(real: str, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(real), os.fstat(descriptor))
+    except OSError:
+        return False
+
+
+def _above(path: str) -> Iterator[str]:
+    """The directories that hold the parts of a path."""
+    while path.strip("/"):
+        path = os.path.dirname(path.rstrip("/"))
+        yield path or "/"
 
 
 def _system_name(kind: str, number: int) -> str:

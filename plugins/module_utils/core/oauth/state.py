@@ -25,6 +25,7 @@ class HeldGrant(NamedTuple):
     user_verified: bool = False
     refreshed_at: int = 0  # when the refresh token was given or last used: its age counts from here
     refresh_expires_at: int = 0  # the server's own figure
+    refresh_life: int = 0  # the longest life in seconds that it gave to this grant's refresh tokens
     scope: tuple[str, ...] | None = None  # granted; None: the server did not say, so it is what was asked for
 
 
@@ -35,6 +36,7 @@ class Access(NamedTuple):
     expires_at: int
     obtained_at: int
     assumed: bool = False  # the server did not say how long it is valid
+    identity: str = ""  # of the client that it was given to
 
 
 class Pending(NamedTuple):
@@ -92,7 +94,7 @@ class TokenState(NamedTuple):
     aside: tuple[SetAside, ...] = ()
     history: tuple[Event, ...] = ()
     consumers: tuple[Consumer, ...] = ()
-    asking_since: int = 0  # a request was on its way: where it stands in the store, its answer was lost
-    lost_answer_at: int = 0  # when that happened; a rotated refresh token went with it
+    wide: tuple[str, ...] = ()  # files of the store that others can read
+    lost_answer_at: int = 0  # a run was killed between a request and its answer; a rotated refresh token went with it
     clock_off: int = 0  # seconds that this host's clock is ahead of the server's, where it is more than a minute
     serial: int = 0  # of the file, one more with each writing

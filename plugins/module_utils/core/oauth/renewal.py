@@ -1,0 +1,221 @@
+# SPDX-FileCopyrightText: fleetmail.smtp contributors
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""When a server has to be asked, and what its answer or its refusal makes of a token's state. No I/O."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING
+
+from .document import written
+from .providers import PERSON_GRANTS
+from .records import LATEST
+from .state import Access, Event, HeldGrant, SetAside, TokenState, Trouble
+
+if TYPE_CHECKING:
+    from ..errors import FleetmailError
+    from .client import Refused
+    from .grants.base import Reply
+    from .registration import Registration
+
+SLACK = 300  # s: a clock that is set right by less than that is not worth a request
+ASSUMED = 3600  # s: what a token lives whose server does not say (RFC 6749 5.1 leaves it open; an hour is usual)
+FIRST_PAUSE, LONGEST_PAUSE = 60, 3600  # s between the requests of a keeper to a server that says no
+CLOCK_OFF = 60  # s: less is the way of a request and its answer
+ASIDE, HISTORY, LONGEST_DETAIL = 5, 20, 500  # kept at most
+OTHER_CLIENT = "other_client"
+
+
+# -- what is so ------------------------------------------------------------------------------------------------------
+
+
+def need(state: TokenState, now: int, min_validity: int | None = None) -> str:
+    """Why the server has to be asked: "access", "keepalive", "clock", or "" when it need or can not be."""
+    registration, grant, access = state.registration, state.grant, state.access
+    if registration is None or not can_renew(grant, registration):
+        return ""
+    if access is None:
+        return "access"
+    if max(access.obtained_at, grant.refreshed_at if grant else 0) > now + SLACK:
+        return "clock"  # it went back: nobody knows how old they are
+    if access.expires_at - now < _wanted(access, registration.min_validity if min_validity is None else min_validity):
+        return "access"
+    return "keepalive" if grant and grant.refresh_token and now >= keepalive_at(grant, registration) else ""
+
+
+def can_renew(grant: HeldGrant | None, registration: Registration) -> bool:
+    """Is there something that a new access token can be asked for with?"""
+    return not registration.person or bool(grant and grant.refresh_token and fits(grant, registration))
+
+
+def _wanted(access: Access, min_validity: int) -> int:
+    """Seconds that must be left. A token that never lives as long as is wanted is renewed at half its life."""
+    life = access.expires_at - access.obtained_at
+    return min_validity if life > min_validity else life // 2
+
+
+def keepalive_at(grant: HeldGrant, registration: Registration) -> int:
+    """When a refresh token is used although nobody needs an access token: the server's own figure wins."""
+    after = registration.keepalive_after
+    if grant.refresh_expires_at:
+        after = min(after, (grant.refresh_expires_at - grant.refreshed_at) // 2)
+    return grant.refreshed_at + max(after, SLACK)
+
+
+def refresh_expires_at(grant: HeldGrant, registration: Registration) -> int:
+    """When a refresh token dies that is not used; 0 where there is none."""
+    if grant.refresh_token is None:
+        return 0
+    return grant.refresh_expires_at or grant.refreshed_at + registration.lifetime
+
+
+def is_valid(access: Access | None, now: int) -> bool:
+    """Is it still good, as far as this host's clock can tell?"""
+    return access is not None and access.obtained_at - SLACK <= now < access.expires_at
+
+
+def fits(grant: HeldGrant, registration: Registration) -> bool:
+    """Was it given to this client, and in a way that this client uses?"""
+    return grant.identity in registration.identities and registration.person == (grant.grant in PERSON_GRANTS)
+
+
+def fingerprint(registration: Registration) -> str:
+    """Changes when anything in the registration does. Not for secrecy: it stands where the secret stands too."""
+    return f"{zlib.crc32(written(registration.as_record())):08x}"
+
+
+def waits(state: TokenState, now: int) -> bool:
+    """Is it too early to ask the server again that said no? A corrected registration is tried at once."""
+    trouble, registration = state.trouble, state.registration
+    if trouble is None or registration is None or trouble.registration != fingerprint(registration):
+        return False
+    return trouble.at - SLACK <= now < trouble.retry_at
+
+
+# -- what becomes of it ----------------------------------------------------------------------------------------------
+
+
+def settled(state: TokenState, now: int) -> TokenState:
+    """With the grant of the registered client: another's is set aside, and its own is taken back from there."""
+    registration = state.registration
+    if registration is None:
+        return state
+    if state.access and state.access.identity not in registration.identities:
+        state = state._replace(access=None)
+    if state.grant and not fits(state.grant, registration):
+        state = set_aside(state, OTHER_CLIENT, now)._replace(access=None, trouble=None)
+    if state.grant is None:
+        mine = [one for one in state.aside if one.reason == OTHER_CLIENT and fits(one.held, registration)]
+        return taken_back(state, mine[-1], now) if mine else state
+    return state
+
+
+def taken_back(state: TokenState, kept: SetAside, now: int) -> TokenState:
+    """Use a grant again that was set aside."""
+    rest = tuple(one for one in state.aside if one is not kept)
+    back = state._replace(grant=kept.held, aside=rest, trouble=None)
+    return noted(back, now, "taken_back", kept.held.identity)
+
+
+def retaken(state: TokenState, now: int) -> TokenState:
+    """Where there is no grant, the last one of this client that a server declared dead: servers have been wrong."""
+    registration = state.registration
+    if registration is None or state.grant is not None or not registration.person:
+        return state
+    mine = [one for one in state.aside if one.held.refresh_token and fits(one.held, registration)]
+    return taken_back(state, mine[-1], now) if mine else state
+
+
+def set_aside(state: TokenState, reason: str, now: int) -> TokenState:
+    """Without its grant, which is kept. What has no refresh token is nothing to keep."""
+    grant = state.grant
+    if grant is None:
+        return state
+    kept = (*state.aside, SetAside(grant, reason, now)) if grant.refresh_token else state.aside
+    return noted(state._replace(grant=None, aside=kept[-ASIDE:]), now, "set_aside", reason)
+
+
+def noted(state: TokenState, now: int, what: str, detail: str = "") -> TokenState:
+    """With one more line in the history."""
+    return state._replace(history=(*state.history, Event(_time(now), what, detail[:LONGEST_DETAIL]))[-HISTORY:])
+
+
+def authorized(state: TokenState, registration: Registration, reply: Reply, now: int) -> TokenState:
+    """A person said yes (or the client's own credentials were good): a new grant in place of the old one."""
+    user, verified = reply.user or registration.username, bool(reply.user and reply.user_verified)
+    grant = HeldGrant(registration.identity, registration.grant, reply.refresh_token, _time(now), user, verified)
+    held = renewed(state._replace(pending=None), registration, grant._replace(scope=reply.scope), reply, now)
+    return noted(held, now, "authorized", user)
+
+
+def renewed(state: TokenState, registration: Registration, grant: HeldGrant, reply: Reply, now: int) -> TokenState:
+    """The server gave a new access token for the grant."""
+    access = Access(reply.access_token, _time(now + ASSUMED), _time(now), True, registration.identity)
+    if reply.expires_in is not None:
+        access = access._replace(expires_at=_time(now + reply.expires_in), assumed=False)
+    if state.trouble is not None:
+        state = noted(state, now, "recovered", state.trouble.cause)
+    return state._replace(grant=_used(grant, reply, now), access=access, trouble=None, lost_answer_at=0)
+
+
+def _used(grant: HeldGrant, reply: Reply, now: int) -> HeldGrant:
+    """Its refresh token was used: a new one takes its place, and none keeps it (RFC 6749 6)."""
+    rotated = reply.refresh_token is not None and reply.refresh_token != grant.refresh_token
+    expires, life = (0, 0) if rotated else (grant.refresh_expires_at, grant.refresh_life)
+    if reply.refresh_expires_in:  # 0 is "not known" (Keycloak)
+        expires, life = _time(now + reply.refresh_expires_in), max(grant.refresh_life, reply.refresh_expires_in)
+    return grant._replace(
+        refresh_token=reply.refresh_token or grant.refresh_token,
+        refreshed_at=_time(now),
+        refresh_expires_at=expires,
+        refresh_life=_time(life),
+        scope=grant.scope if reply.scope is None else reply.scope,
+        user=reply.user or grant.user,
+        user_verified=reply.user_verified if reply.user else grant.user_verified,
+    )
+
+
+def refused(state: TokenState, registration: Registration, error: Refused, now: int) -> TokenState:
+    """The server said no, or nothing that could be understood."""
+    cause = error.cause
+    trouble = Trouble(cause.name, cause.status, cause.definite, error.error, error.description, error.codes)
+    state = _troubled(state, registration, trouble._replace(next_step=cause.next_step), error.retry_after or 0, now)
+    if cause.definite:
+        return set_aside(state, cause.name, now)
+    if error.sent and not error.http_status:
+        return state._replace(lost_answer_at=_time(now))  # it may have been carried out all the same
+    return state
+
+
+def not_asked(state: TokenState, registration: Registration, error: FleetmailError, now: int) -> TokenState:
+    """This host has not what it takes to ask: a key file, a library."""
+    hint = error.problems[0].hint if error.problems else ""
+    trouble = Trouble("not_asked", "misconfigured", description=error.message, next_step=hint)
+    return _troubled(state, registration, trouble, 0, now)
+
+
+def _troubled(
+    state: TokenState, registration: Registration, trouble: Trouble, retry_after: int, now: int
+) -> TokenState:
+    """With the trouble, and when a keeper tries again: a row of failures makes it wait longer."""
+    asked_with, row = fingerprint(registration), state.trouble
+    if row is None or row.registration != asked_with:
+        row = Trouble("", "", since=_time(now))
+    if row.cause != trouble.cause:
+        state = noted(state, now, "failed", trouble.cause)
+    pause = min(FIRST_PAUSE << min(row.attempts, 16), LONGEST_PAUSE)
+    trouble = trouble._replace(
+        description=trouble.description[:LONGEST_DETAIL],
+        next_step=trouble.next_step[:LONGEST_DETAIL],
+        registration=asked_with,
+        since=row.since,
+        at=_time(now),
+        attempts=row.attempts + 1,
+        retry_at=_time(now + max(pause, retry_after)),
+    )
+    return state._replace(trouble=trouble)
+
+
+def _time(seconds: float) -> int:
+    return int(min(max(seconds, 0), LATEST))
