@@ -122,7 +122,7 @@ class Enforcement:
             from .oauth.declared import Declared
 
             self.oauth = Declared(self.host, backend, service.name)
-            self.oauth.show(observed, service.auth_type == "oauth")
+            self.oauth.show(observed, self.order.present and service.auth_type == "oauth")
         for secret in observed.secrets:
             self.redactor.learn(secret)
         return observed

@@ -19,6 +19,7 @@ from ..errors import Problem
 from ..service import OAuthClient
 from . import document
 from .registration import Registration
+from .renewal import is_valid, settled
 from .store import Store
 from .token_files import TOKENS, render
 
@@ -98,7 +99,7 @@ class Declared:
 
     def problems(self, service: Service) -> Iterator[Problem]:
         """What the software cannot do with the very token that there is."""
-        longest, token = self.backend.capabilities.longest_bearer, self._access(service)
+        longest, token = self.backend.longest_bearer(), self._access(service)
         length = len(_LONGEST.format(service.username, service.host, service.port, token).encode())
         if longest and token and length > longest:
             problem = f"the access token is too long for {self.backend.name} by {length - longest} bytes"
@@ -107,7 +108,7 @@ class Declared:
     def files(self, service: Service | None) -> list[FileState]:
         """To be written before the software's own files, and removed after them: its token is there while it runs."""
         if service is None or service.auth_type != "oauth" or not service.host:
-            return [*self._gone(), *self._unread(), FileState(self.path, None)]
+            return [FileState(self.path, None), *self._gone(), *self._unread()]
         consumer = self.backend.consumer(service)
         registration = self.registration(service)
         record = None if registration is None else document.written(registration.as_record())
@@ -120,8 +121,8 @@ class Declared:
 
     def _token_file(self, service: Service, consumer: Consumer) -> FileState:
         """What the store has. A token that is no longer valid is not written anew, and what is there is left to be."""
-        access, ours = self.state.access, self._is_ours(service)
-        content = render(consumer.format, access, consumer.username) if access and ours else None
+        access = self._settled(service).access
+        content = render(consumer.format, access, consumer.username) if access else None
         if content is not None and not self._access(service):
             now = self.host.read(consumer.path)
             content = content if now and now.content == content else None
@@ -140,24 +141,22 @@ class Declared:
     def _gone(self) -> list[FileState]:
         """The registration, when neither a grant nor another consumer needs it; then there is nothing else either."""
         state = self.state
-        others = [one for one in state.consumers if (one.service, one.backend) != self._key]
-        if others or state.grant or state.aside or state.pending:
+        readers = [(one.service, one.backend) for one in state.consumers]
+        if readers != [self._key] or state.grant or state.aside or state.pending:
             return []
         paths = [self.store.token_path(self.name), self.store.registration_path(self.name)]
         return [FileState(path, None, secret=True) for path in paths]
 
     # -- the token ---------------------------------------------------------------------------------------------------
 
-    def _is_ours(self, service: Service) -> bool:
-        """Was the grant given to the client that the service names?"""
-        grant, registration = self.state.grant, self.registration(service)
-        return grant is not None and registration is not None and grant.identity in registration.identities
+    def _settled(self, service: Service) -> TokenState:
+        """The state with the client that the service names, and without the grant of another one."""
+        return settled(self.state._replace(registration=self.registration(service)), int(self.now()))
 
     def _access(self, service: Service) -> str:
         """The access token, while it is valid."""
-        access = self.state.access
-        valid = access is not None and access.expires_at > self.now() and self._is_ours(service)
-        return access.token.reveal() if access and valid else ""
+        access = self._settled(service).access
+        return access.token.reveal() if access and is_valid(access, int(self.now())) else ""
 
     def token(self, service: Service) -> Token:
         """The token to prove the service with, or what has to be done to get one."""
@@ -166,7 +165,7 @@ class Declared:
             return Token(token)
         from .status import view
 
-        told = view(self.state._replace(registration=self.registration(service)), self.now())
+        told = view(self._settled(service), self.now())
         return Token("", str(told["status"]), str(told["next_step"] or _ASK.format(self.name)))
 
     def warnings(self, service: Service | None) -> Iterator[str]:
@@ -177,9 +176,11 @@ class Declared:
             return
         token = self.token(service)
         if not token.token and service.host:
-            yield f"{self.name} has no valid access token ({token.status}) and its mail waits: {token.next_step}"
-        if self.state.grant is not None and not self._is_ours(service):
-            yield f"the grant of {self.name} belongs to another client ({self.state.grant.identity}) and is kept aside"
+            fate = "its mail waits" if self.backend.capabilities.queue else "sends nothing for now"
+            yield f"{self.name} has no valid access token ({token.status}) and {fate}: {token.next_step}"
+        held = self.state.grant
+        if held is not None and self._settled(service).grant != held:
+            yield f"the grant of {self.name} was given to another client ({held.identity}): it is kept and not used"
 
     # -- the lock ----------------------------------------------------------------------------------------------------
 
