@@ -30,6 +30,7 @@ def tables(figures: Figures, sizes: Mapping[str, Payload], context: Mapping[str,
         _aligned(_runs(figures)),
         _LEGEND,
         _aligned([("payload", "bytes sent", "of them zip"), *payloads]),
+        *(_aligned(_parts(sizes[name])) for name in (OURS.name,) if name in sizes),
         _aligned([("limit", "clock", "processors", ""), *map(_limit_row, limits(figures, sizes))]),
     ]
     return "\n\n".join(parts)
@@ -37,6 +38,12 @@ def tables(figures: Figures, sizes: Mapping[str, Payload], context: Mapping[str,
 
 def _limit_row(limit: Any) -> tuple[str, ...]:
     return (limit.text, _number(limit.wall), _number(limit.cpu), _SAYS[limit.reached])
+
+
+def _parts(payload: Payload) -> list[tuple[str, ...]]:
+    rows = [(name, str(one.files), f"{one.source:,}" if one.source else "", f"{one.sent:,}")
+            for name, one in payload.parts.items()]  # fmt: skip
+    return [(f"payload of {OURS.name}", "files", "bytes of source", "bytes sent"), *rows]
 
 
 def _runs(figures: Figures) -> list[tuple[str, ...]]:
@@ -94,7 +101,7 @@ def as_json(figures: Figures, sizes: Mapping[str, Payload], context: Mapping[str
     told = {
         "context": dict(context),
         "runs": runs,
-        "payload": {name: one._asdict() for name, one in sizes.items()},
+        "payload": {name: _plain_payload(one) for name, one in sizes.items()},
         "limits": [limit._asdict() for limit in limits(figures, sizes)],
     }
     return json.dumps(told, indent=2) + "\n"
@@ -102,3 +109,7 @@ def as_json(figures: Figures, sizes: Mapping[str, Payload], context: Mapping[str
 
 def _plain(sample: Sample | None) -> dict[str, float] | None:
     return None if sample is None else sample._asdict()
+
+
+def _plain_payload(payload: Payload) -> dict[str, Any]:
+    return {**payload._asdict(), "parts": {name: one._asdict() for name, one in payload.parts.items()}}

@@ -34,5 +34,9 @@ def test_the_bench_measures_what_it_says(tmp_path: Path) -> None:
         assert {size: len(samples) for size, samples in run["samples"].items()} == {"1": 1}
         assert all(sample["cpu"] > 0 for samples in run["samples"].values() for sample in samples)
     assert figures["payload"]["smtp_service"]["sent"] > figures["payload"]["ansible.builtin.ping"]["sent"] > 50_000
+    parts = figures["payload"]["smtp_service"]["parts"]
+    assert sum(part["sent"] for part in parts.values()) == figures["payload"]["smtp_service"]["sent"]
+    assert {"backend postfix", "backend exim", "backend msmtp", "core"} < set(parts)
+    assert all(part["files"] and part["sent"] > 0 for part in parts.values())
     assert "one more" in done.stdout
     assert "NOT REACHED" in done.stdout or "reached" in done.stdout
