@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from .registration import Registration
     from .signing import SigningKey
 
-TIMEOUT = 20  # seconds for one exchange
-PATIENCE = 40  # seconds for all tries together; others wait for the lock meanwhile
+TIMEOUT = 20  # seconds for one exchange; all tries together have twice that, for others wait for the lock meanwhile
 PAUSES = (1, 3)  # seconds before the second and the third try
 REMEMBERED = 60  # seconds that a server's silence about itself is not asked for again
 LONGEST_WAIT = 15  # seconds of a Retry-After that are waited for; the keeper comes back for more
@@ -82,13 +81,14 @@ class TokenClient:
     """One client of one authorization server.
 
     ``clock_off``: seconds that this host's clock is ahead of the server's, by the last answer; None before there was
-    one. ``transport``, ``sleep`` and ``now`` are for tests.
+    one. ``timeout``: seconds for one exchange. ``transport``, ``sleep`` and ``now`` are for tests.
     """
 
     def __init__(
         self,
         registration: Registration,
         host: Host,
+        timeout: int = TIMEOUT,
         transport: Transport | None = None,
         sleep: Callable[[float], None] = time.sleep,
         now: Callable[[], float] = time.time,
@@ -97,6 +97,7 @@ class TokenClient:
         self.effective = registration.effective()
         self.host = host
         self.clock_off: int | None = None
+        self._timeout = timeout
         self._now = now
         self._sleep = sleep
         self._transport = transport or Requests(registration.ca_file, registration.validate_certs, registration.proxy)
@@ -122,7 +123,7 @@ class TokenClient:
     def post(self, option: str, form: Mapping[str, str]) -> dict[str, Any]:
         """POST to the endpoint of that option as this client; gives the JSON object. Raises Refused."""
         self._learn(form)
-        self._end = time.monotonic() + PATIENCE
+        self._end = time.monotonic() + 2 * self._timeout
         url = self.endpoint(option)
         answer = self._as_client(option, url, form)
         said = answers.json_object(answer.body)
@@ -288,7 +289,7 @@ class TokenClient:
         end = self._end = max(self._end, time.monotonic() + 1)
         for pause in (*PAUSES, None):
             try:
-                answer = self._transport(call, min(TIMEOUT, max(1.0, end - time.monotonic())))
+                answer = self._transport(call, min(self._timeout, max(1.0, end - time.monotonic())))
             except NoAnswer as missed:
                 passing = missed.kind in ("connection_refused", "no_route", "timeout", "name_unknown")
                 if missed.sent or not passing or pause is None or time.monotonic() + pause + 1 > end:

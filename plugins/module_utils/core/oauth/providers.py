@@ -42,6 +42,8 @@ class Provider(NamedTuple):
     tenant: str = ""  # when none is given
     tenant_hint: str = ""
     shared_tenants: tuple[str, ...] = ()  # where only people can sign in
+    loopback: str = "127.0.0.1"  # the host of a redirect URI that applications can be registered with, on any port
+    consent_for_offline: bool = False  # OpenID Connect Core 11: offline_access needs prompt=consent
     certificate: bool = False  # must the file with the signing key hold the certificate too?
     max_assertion: int = 300  # seconds that a signed assertion may live
 
@@ -97,6 +99,7 @@ def _microsoft(name: str, title: str, login: str, outlook: str) -> Provider:
         tenant="organizations",
         tenant_hint=_MICROSOFT_HINT,
         shared_tenants=("organizations", "common", "consumers"),
+        loopback="localhost",  # the portal takes no address
         certificate=True,
     )
 
@@ -104,7 +107,7 @@ def _microsoft(name: str, title: str, login: str, outlook: str) -> Provider:
 PROVIDERS: Mapping[str, Provider] = {
     provider.name: provider
     for provider in (
-        Provider(CUSTOM, "the authorization server"),
+        Provider(CUSTOM, "the authorization server", consent_for_offline=True),
         Provider(
             "fastmail",
             "Fastmail",

@@ -207,5 +207,6 @@ def _typed(field: str, value: Any) -> Any:
     if field == "scope":
         return tuple(value.split() if isinstance(value, str) else value)
     if field == "client_secret":
-        return value if isinstance(value, Secret) else Secret(str(value))
+        secret = value if isinstance(value, Secret) else Secret(str(value))
+        return secret if secret.reveal() else None
     return value

@@ -46,6 +46,7 @@ class AuthorizationCode(PersonGrant):
             "code_challenge_method": "S256",
             "nonce": secrets.token_urlsafe(16) if "openid" in scope else "",
             "login_hint": registration.username,
+            "prompt": "consent" if row.consent_for_offline and "offline_access" in scope else "",
             **dict(row.authorization_parameters),
         }
         asked = {name: value for name, value in asked.items() if value}
