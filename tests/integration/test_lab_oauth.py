@@ -9,20 +9,24 @@ import hashlib
 import json
 import smtplib
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, quote_plus, urlencode, urlsplit
 
 import pytest
 import requests
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding
-from lab import layers, oauth_server
+from lab import browser, layers, oauth_server
 from lab.authority import Authority
+from lab.browser import Browser
 from lab.error_replies import (
     BAD_CERTIFICATES,
     NONSENSE,
@@ -63,6 +67,7 @@ OFFLINE = f"{MICROSOFT_SCOPE} offline_access"
 BACK = "http://127.0.0.1:12345/callback"
 
 needs_server = pytest.mark.skipif(bool(oauth_server.why_unavailable()), reason=oauth_server.why_unavailable())
+needs_browser = pytest.mark.skipif(bool(browser.why_unavailable()), reason=browser.why_unavailable())
 needs_trees = pytest.mark.skipif(bool(layers.why_unavailable()), reason=layers.why_unavailable())
 
 
@@ -358,6 +363,26 @@ def test_nothing_is_left_and_nothing_is_told(tmp_path: Path) -> None:
         process = server._process._process.pid  # type: ignore[union-attr]
     assert not journal.exists()
     assert subprocess.run(["kill", "-0", str(process)], capture_output=True, check=False).returncode != 0
+
+
+@needs_server
+def test_it_ends_with_its_owner() -> None:
+    program = (
+        "from lab.oauth_server import OAuthServer; server = OAuthServer().start(); "
+        "print(server._process._process.pid, flush=True); input()"
+    )
+    tests = Path(layers.__file__).parents[1]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    owner = subprocess.Popen([sys.executable, "-c", program], cwd=tests, **pipes)
+    assert owner.stdout
+    place = Path("/proc", owner.stdout.readline().decode().strip())
+    assert b"server.mjs" in (place / "cmdline").read_bytes()
+    owner.kill()
+    owner.communicate()
+    deadline = time.monotonic() + 5
+    while place.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not place.exists()
 
 
 @needs_server
@@ -720,3 +745,80 @@ def test_the_embedded_relay_takes_any_of_a_users_tokens() -> None:
         relay.change(tokens={USER: ["three"]})
         assert codes("three") == [235, 235]
         assert codes("one") == [334, 334]
+
+
+# -- the browser
+
+
+class _Landing(BaseHTTPRequestHandler):
+    """A client's landing page."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.end_headers()
+        self.wfile.write(b"<title>Done</title><h1>You can close this page</h1>")
+
+    def log_message(self, *_anything: object) -> None:
+        """Nothing goes to standard error."""
+
+
+@pytest.fixture
+def landing() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), _Landing) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}/callback"
+        httpd.shutdown()
+        thread.join(5)
+
+
+@needs_server
+@needs_browser
+def test_a_person_with_a_browser(server: OAuthServer, landing: str, tmp_path: Path) -> None:
+    url = authorization(server, server.confidential, state="st").replace(quote_plus(BACK), quote_plus(landing))
+    with Browser(tmp_path) as person:
+        shown = person.open(url)
+        assert "Fleet mail (confidential)" in shown.text
+        wrong = person.authorize(url, USER, "wrong")
+        assert "User name or password is wrong" in wrong.text
+        page = person.authorize(url, USER, server.users[USER])
+        assert page.address.startswith(f"{landing}?code=")
+        assert (page.title, page.text) == ("Done", "You can close this page")
+        assert page.screenshot.read_bytes().startswith(b"\x89PNG")
+        landed = person.visits[-1]
+        assert (landed.url, landed.status) == (page.address, 200)
+        refused = person.authorize(url, USER, server.users[USER], allow=False)
+        assert "error=access_denied" in refused.address
+        code = parse_qs(urlsplit(page.address).query)["code"][0]
+        form = {"grant_type": "authorization_code", "code": code, "redirect_uri": landing}
+        assert server.look(server.token(server.confidential, **form)["access_token"])["user"] == USER
+        nobody = person.open("http://no-such-host.example.test/x?y=1")
+        assert nobody.address == "http://no-such-host.example.test/x?y=1"
+        assert "ERR_NAME_NOT_RESOLVED" in nobody.text
+
+
+@needs_server
+@needs_browser
+def test_a_person_with_a_browser_and_a_device(server: OAuthServer, tmp_path: Path) -> None:
+    question = {"client_id": server.device.client_id, "scope": OFFLINE}
+    with Browser(tmp_path) as person:
+        for complete in (False, True):
+            begun = server.post(server.device_authorization_url, question)
+            url = begun["verification_uri_complete" if complete else "verification_uri"]
+            page = person.connect_device(url, begun["user_code"], USER, server.users[USER])
+            assert "may go on" in page.text
+            token = server.token(server.device, grant_type=DEVICE, device_code=begun["device_code"])["access_token"]
+            assert server.look(token)["user"] == USER
+
+
+@needs_server
+@needs_browser
+@needs_trees
+def test_a_browser_in_a_tree(site: Site, tmp_path: Path) -> None:
+    with Browser(tmp_path, in_net_of=site.client) as person:
+        url = authorization(site.server, site.server.public, code_challenge="x" * 43, code_challenge_method="S256")
+        page = person.authorize(url, USER, site.server.users[USER])
+        assert page.address.startswith(f"{BACK}?code=")
+        assert "ERR_CONNECTION_REFUSED" in page.text, "nobody listens in the tree"
+        assert {urlsplit(visit.url).hostname for visit in person.visits} == {AUTH_NAME, "127.0.0.1"}
