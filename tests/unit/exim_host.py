@@ -30,7 +30,7 @@ TRANSPORT = (
     ".ifdef REMOTE_SMTP_SMARTHOST_PROTOCOL\n  protocol = REMOTE_SMTP_SMARTHOST_PROTOCOL\n.endif\n"
 )
 AFTER = "address_directory:\n  driver = appendfile\n\nbegin retry\n"
-TEMPLATE = "UPEX4CmacrosUPEX4C = 1\nbegin transports\n" + BEFORE + TRANSPORT + AFTER
+TEMPLATE = "UPEX4CmacrosUPEX4C = 1\nbegin transports\n" + BEFORE + TRANSPORT + AFTER + "begin authenticators\n\n"
 PASSWD = "# see exim4_passwd_client(5)\n### target.mail.server.example:login:password\n"
 RELAY = {"host": "relay.example.com", "port": 587, "security": "starttls"}
 LOGIN = {"auth_type": "password", "username": "fleet", "password": "s3cret"}

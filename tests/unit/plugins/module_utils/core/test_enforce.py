@@ -67,8 +67,20 @@ SOUND: dict[str, st.SearchStrategy[Any]] = {
     "backup": st.booleans(),
 }
 RELAYS = st.fixed_dictionaries({**SOUND, "security": st.sampled_from(["none", "starttls", "tls"])})
-LOGINS = st.none() | st.fixed_dictionaries(
-    {"auth_type": st.just("password"), "username": st.just("fleet") | LINE.filter(bool), "password": SECRET}
+LOGINS = (
+    st.none()
+    | st.fixed_dictionaries(
+        {"auth_type": st.just("password"), "username": st.just("fleet") | LINE.filter(bool), "password": SECRET}
+    )
+    | st.fixed_dictionaries(
+        {
+            "auth_type": st.just("oauth"),
+            "username": st.just("fleet@example.test") | LINE.filter(bool),
+            "client_id": st.just("the-client"),
+            "client_secret": SECRET,
+            "oauth_provider": st.sampled_from(["microsoft365", "google"]),
+        }
+    )
 )
 # what Ansible lets through for each option, by its type
 ODD: dict[str, st.SearchStrategy[Any]] = {

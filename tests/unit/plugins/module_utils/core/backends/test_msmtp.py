@@ -770,3 +770,50 @@ def test_a_changed_name_is_another_service():
     deploy(host, renamed, "a.b")
     assert Msmtp(host).read("a").form["senders"] == ("a@example.com",)
     assert Msmtp(host).read("a.b").form["senders"] == ("b@example.com",)
+
+
+# -- access tokens ---------------------------------------------------------------------------------------------------
+
+OAUTH = {
+    "auth_type": "oauth",
+    "username": "fleet@example.com",
+    "client_id": "c",
+    "oauth_provider": "google",
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "how", "refused"),
+    [
+        (OAUTH, {}, None),
+        (OAUTH, {"auth": "oauthbearer"}, None),
+        (OAUTH, {"auth": "plain"}, "backend_options.auth"),
+        (LOGIN, {"auth": "xoauth2"}, "backend_options.auth"),
+        ({**OAUTH, "username": "a=b@example.com"}, {"auth": "oauthbearer"}, "username"),
+        ({**OAUTH, "username": "a=b@example.com"}, {}, None),
+    ],
+)
+def test_mechanisms_go_with_what_they_carry(options, how, refused):
+    found = [problem.option for problem in Msmtp(tree(), how).problems(service(**options))]
+    assert found == ([refused] if refused else [])
+
+
+@pytest.mark.parametrize("mechanism", ["xoauth2", "oauthbearer"])
+def test_a_token_is_read_from_its_file_and_the_configuration_is_no_secret(mechanism):
+    host = tree()
+    backend = Msmtp(host, {"auth": mechanism})
+    apply(host, backend.desired(service(**OAUTH), "default", backend.read("default")))
+    assert f"auth {mechanism}\n" in host.text(MAIN)
+    assert host.files[MAIN].mode == 0o644
+    observed = backend.read("default")
+    assert observed.secrets == []
+    assert (observed.form["auth_type"], observed.form["username"]) == ("oauth", "fleet@example.com")
+    assert backend.bearer_mechanisms() == (mechanism.upper(),)
+
+
+def test_who_may_read_the_token_is_who_may_read_a_password():
+    host = tree()
+    host.groups.add("msmtp")
+    assert Msmtp(host).consumer(service(**OAUTH))[4:7] == ("root", "msmtp", 0o640)
+    chosen = Msmtp(host, {"owner": "www-data", "group": "mailers", "mode": "0440"})
+    assert chosen.consumer(service(**OAUTH))[4:7] == ("www-data", "mailers", 0o440)
