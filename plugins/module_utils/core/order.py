@@ -95,9 +95,8 @@ class Order(NamedTuple):
             yield from self.test_send.problems()
 
     def _on_host(self, host: Host, backend: Backend, check: bool) -> Iterator[Problem]:
-        installed = not host.live or backend.installed()
-        if not installed and not check:
-            yield Problem("backend", f"{backend.name} is not installed", "install " + backend.packages)
+        if host.live and not check:
+            yield from backend.not_installed(self.service)
         path = self.service.ca_file
         if is_one_line(path) and (
             not check or host.exists(path)

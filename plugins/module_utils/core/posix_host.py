@@ -249,6 +249,7 @@ class PosixHost:
         self, argv: Sequence[str], data: bytes = b"", timeout: float = 60, environment: dict[str, str] | None = None
     ) -> Completed:
         words = list(argv) if self.live else ["/usr/sbin/chroot", self.root, *argv]
+        self._names.clear()  # it may make an account
         settings = {"LC_ALL": "C", "PATH": ":".join(SEARCH), "HOME": "/root", **(environment or {})}
         try:
             # the core knows no AnsibleModule: pylint: disable-next=ansible-bad-function

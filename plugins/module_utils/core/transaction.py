@@ -22,6 +22,7 @@ from .plan import Change, Plan
 if TYPE_CHECKING:
     from .port import Host
 
+OURS = "fleetmail"  # a directory of that name goes with its last file
 NEW_FILE = (0o644, "root", "root")
 
 
@@ -71,6 +72,7 @@ class Transaction:
         writes = [change for change in self.plan.changes if self._written_now(change.wanted)]
         self.entries = [entry for change in writes for entry in self._blank_entries(change.wanted)]
         self._note("staging", None)
+        self.backend.prepare()
         for change in writes:
             self._stage_one(change)
 
@@ -143,6 +145,9 @@ class Transaction:
                 self.host.remove(change.wanted.path)
                 if change.wanted.built:
                     self.host.remove(change.wanted.path + change.wanted.built)
+                if os.path.dirname(change.wanted.path).endswith("/" + OURS):
+                    self.host.remove_directory(os.path.dirname(change.wanted.path))
+        self.backend.withdraw()
         clear(self.host, self.entries)
 
     # -- putting back ------------------------------------------------------------------------------------------------
@@ -153,6 +158,7 @@ class Transaction:
             self.warnings += undo(self.host, self.entries)
             if self.switched and self.host.live:
                 self.backend.restore(was_running)
+            self.backend.withdraw()
             clear(self.host, self.entries)
             for copy in self.backups:
                 self.host.remove(copy)
@@ -213,5 +219,6 @@ def recover(host: Host, record: dict[str, Any], backend: Backend) -> list[str]:
                 backend.restore(record["running"])
         except FleetmailError as error:  # the files are back; what follows needs the journal out of its way
             told.append(str(error))
+    backend.withdraw()
     clear(host, record["files"])
     return ["a run that was interrupted while {} was completed first".format(record["phase"]), *told]

@@ -140,6 +140,12 @@ class Backend:
         """
         return []
 
+    def prepare(self) -> None:
+        """Before the first file is written: see to the accounts that the drafted files need. Raises StepFailed."""
+
+    def withdraw(self) -> None:
+        """At the end, kept or put back: remove accounts that ``prepare`` made and that nothing uses any more."""
+
     def activate(self, before: Observed, service: Service | None) -> None:
         """Make what was written effective, once. Raises StepFailed("activate", its words)."""
 
@@ -165,6 +171,10 @@ class Backend:
         """With "oauth" in Capabilities.auth_types: how it reads an access token, and what sends mail that waited."""
         raise NotImplementedError
 
+    def longest_bearer(self) -> int:
+        """Bytes of a SASL message with an access token that it can send as it is set up; 0: any."""
+        return self.capabilities.longest_bearer
+
     def token_path(self, name: str) -> str:
         """Where the access token of a service is for the software to read."""
         from ..oauth.token_files import TOKENS
@@ -179,6 +189,11 @@ class Backend:
 
     def installed(self) -> bool:
         return self.host.which(self.program) is not None
+
+    def not_installed(self, service: Service) -> Iterator[Problem]:
+        """What the host has not and the service needs; asked only where something is to be written."""
+        if not self.installed():
+            yield Problem("backend", f"{self.name} is not installed", "install " + self.packages)
 
     def option(self, key: str) -> Any:
         """The value of one of the backend's own options."""

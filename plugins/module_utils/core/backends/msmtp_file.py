@@ -149,6 +149,14 @@ def complaint(words: str) -> str:
     return ": ".join(([line.group()] if line else []) + kinds)
 
 
+def tls(security: str, validate_certs: bool, ca_file: str) -> Iterator[str]:
+    """The lines that say how the connection is secured; ``security`` as the form has it."""
+    yield "tls " + ("off" if security == "none" else "on")
+    yield "tls_starttls " + ("off" if security == "tls" else "on")
+    yield "tls_certcheck " + ("on" if validate_certs else "off")
+    yield "tls_trust_file " + (f'"{ca_file}"' if ca_file else "system")
+
+
 # -- which account a sender's mail goes through ----------------------------------------------------------------------
 
 

@@ -19,13 +19,15 @@ from ..errors import Problem, StepFailed
 from ..redaction import Secret
 from ..service import Service
 from .base import Backend, Capabilities, FileState, Observed, Option, Rule, Submission, raw, text_of
-from .postfix_files import FILES, inline_secrets, main_cf_values, seconds, split_nexthop, transports
+from .postfix_files import FILES, OURS, inline_secrets, main_cf_values, seconds, split_nexthop, transports
 
 if TYPE_CHECKING:
+    from ..oauth.token_files import Consumer
     from ..port import Host
 
 MAIN = "/etc/postfix/main.cf"
 MASTER = "/etc/postfix/master.cf"
+ACCOUNT = "fleetmail-msmtp"  # the user that a pipe to msmtp runs as, see postfix_pipe
 HELD = "retry:4.3.2 fleetmail.smtp holds mail"  # see error(8): it stays in the queue, whoever asks for deliveries
 CA_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",
@@ -57,7 +59,7 @@ RELAY = (
 )  # fmt: skip
 ASKED = (
     *RELAY, "defer_transports", "sender_canonical_maps", "sender_canonical_classes",
-    "default_database_type", "queue_directory", "maillog_file", "mail_version", *ASTRAY,
+    "default_database_type", "queue_directory", "maillog_file", "mail_version", "compatibility_level", *ASTRAY,
 )  # fmt: skip
 DEFAULTS = {
     "default_transport": "smtp", "smtp_connect_timeout": "30s", "default_database_type": "hash",
@@ -84,6 +86,7 @@ class Postfix(Backend):
             "enabled", "host", "port", "security", "auth_type", "username", "password", "ca_file", "validate_certs",
             "from_address", "senders", "timeout",
         ),
+        auth_types=("none", "password", "oauth"),
         several=True,
         rules=(
             Rule("username", "has a ':', which ends the name in Postfix' password map", "use a name without", ":"),
@@ -104,7 +107,13 @@ class Postfix(Backend):
         "null_client": Option(
             bool, False, "true: this host takes no mail from others and delivers none to itself: all of it is relayed"
         ),
+        "oauth": Option(
+            *(str, "auto", "what hands a token over: sasl-xoauth2 or pipe (to msmtp); auto: the first if it is there"),
+            "auto|pipe|sasl-xoauth2",
+        ),
+        "oauth_mechanism": Option(str, "xoauth2", "xoauth2, or oauthbearer (with a pipe only)", "xoauth2|oauthbearer"),
     }
+    uses_account = False  # does what was drafted last need ACCOUNT?
 
     # -- what holds ------------------------------------------------------------------------------------------------
 
@@ -146,19 +155,25 @@ class Postfix(Backend):
         values, agents = observed.detail["values"], observed.detail["agents"]
         senders, own, hop, held = self._routes(values, name)
         mine = [agent.name for agent in transports(marks.get(observed.detail["master"], name) or "")]
-        agent = own or next(iter(mine), "smtp")
+        apart = bool(own or (mine and marks.get(observed.detail["main"], name) is None))
+        held = held if own else values["default_transport"].startswith("retry:")
+        agent = own or (mine[0] if apart else _taking_all(values, held, mine))
         settings = agents[agent].settings if agent in agents else {}
-        found = Effective({**values, **settings}, agent, hop if own or mine else values["relayhost"])
+        found = Effective({**values, **settings}, agent, hop if apart else values["relayhost"])
         if observed.detail["master"] and agent not in agents:
             observed.faults.append((f"delivery agent {agent} in {MASTER}", "missing", "there"))
         observed.managed = observed.managed or bool(own)
         observed.detail["found"] = found
-        held = held if own else values["default_transport"].startswith("retry:")
         observed.form = {**self._form(found, observed), "senders": senders}
+        observed.form["from_address"] = "" if apart else from_address(values)
         observed.form["enabled"] = not held and agent not in re.split(r"[\s,]+", values["defer_transports"])
 
     def _form(self, found: Effective, observed: Observed) -> dict[str, Any]:
-        settings = found.settings
+        settings, agent = found.settings, observed.detail["agents"].get(found.agent)
+        if agent is not None and agent.command.startswith("pipe ") and agent.name.startswith(OURS):
+            from .postfix_pipe import read
+
+            return read(self.host, agent, observed)
         host, port = split_nexthop(found.hop) if found.hop else ("", 25)
         security = _security(settings)
         form = {
@@ -168,7 +183,6 @@ class Postfix(Backend):
             "validate_certs": security == "none" or settings["smtp_tls_security_level"] in CHECKED,
             "ca_file": self._ca_file(settings),
             "timeout": seconds(settings["smtp_connect_timeout"]),
-            "from_address": from_address(settings) if found.agent == "smtp" else "",
         }
         return {**form, **self._credentials(found, observed)}
 
@@ -197,6 +211,9 @@ class Postfix(Backend):
             observed.faults.append((f"password map {path}", state, "compiled from its source"))
         if ":" in entry:
             form["username"], password = entry.split(":", 1)
+            if "xoauth2" in found.settings["smtp_sasl_mechanism_filter"].lower():
+                form["auth_type"] = "oauth"  # and the entry says where the token is
+                return form
             observed.secrets.append(password)
             form["password"] = Secret(password)
         return form
@@ -227,7 +244,7 @@ class Postfix(Backend):
         path = map_path(maps)
         block = marks.get(text_of(self.host, path), name) if path else None
         found = self._look_up(maps, [line.split()[0] for line in (block or "").splitlines()])
-        ours = re.compile(rf"(retry:.* )?(fleetmail-{re.escape(name)}\.[ab]):(.*)")
+        ours = re.compile(rf"(retry:.* )?({OURS}{re.escape(name)}\.[ab]):(.*)")
         ways = {key: match.groups() for key, match in ((key, ours.match(way)) for key, way in found.items()) if match}
         held, agent, hop = first = next(iter(ways.values()), ("", "", ""))
         return tuple(sorted(key.lstrip("@") for key, way in ways.items() if way == first)), agent, hop, bool(held)
@@ -265,14 +282,40 @@ class Postfix(Backend):
     def own_problems(self, service: Service) -> Iterator[Problem]:
         from .postfix_problems import problems
 
-        return problems(self.host, service)
+        yield from problems(self.host, service)
+        if service.auth_type == "oauth":
+            from . import postfix_oauth
+
+            yield from postfix_oauth.problems(self, service)
+
+    def not_installed(self, service: Service) -> Iterator[Problem]:
+        yield from super().not_installed(service)
+        if service.auth_type == "oauth":
+            from . import postfix_oauth
+
+            yield from postfix_oauth.not_installed(self)
+
+    def consumer(self, service: Service) -> Consumer:
+        from .postfix_oauth import consumer
+
+        return consumer(self, service)
+
+    def bearer_mechanisms(self) -> tuple[str, ...]:
+        return (str(self.option("oauth_mechanism")).upper(),)
+
+    def longest_bearer(self) -> int:
+        from .postfix_oauth import longest_bearer
+
+        return longest_bearer(self)
 
     def desired(self, service: Service | None, name: str, observed: Observed) -> list[FileState]:
         if not observed.detail:  # Postfix is not there: what would be written on a fresh host
             observed = self._fresh(observed)
         from .postfix_draft import Draft
 
-        return Draft(self.host, self.given, service, name, observed).files()
+        draft = Draft(self, service, name, observed)
+        self.uses_account = draft.pipe is not None
+        return draft.files()
 
     def _fresh(self, observed: Observed) -> Observed:
         values = {**dict.fromkeys(ASKED, ""), **DEFAULTS}
@@ -283,6 +326,18 @@ class Postfix(Backend):
         return Observed({}, running=observed.running, detail=detail)
 
     # -- making it so: see postfix_running ---------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        if self.uses_account:
+            from .postfix_pipe import add_account
+
+            add_account(self)
+
+    def withdraw(self) -> None:
+        if self.host.has_account(owner=ACCOUNT):
+            from .postfix_pipe import drop_account
+
+            drop_account(self)
 
     def check(self, staged: Mapping[str, str]) -> list[str]:
         from . import postfix_running
@@ -320,6 +375,12 @@ class Postfix(Backend):
 def system_bundle(host: Host) -> str:
     """The file with the CA certificates that the system trusts."""
     return next((path for path in CA_BUNDLES if host.exists(path)), CA_BUNDLES[0])
+
+
+def _taking_all(values: Mapping[str, str], held: bool, mine: Sequence[str]) -> str:
+    """The agent that delivers mail that no service by senders takes: the client, or a pipe of ours."""
+    named = values["default_transport"].partition(":")[0]
+    return mine[0] if held and mine else named if named.startswith(OURS) else "smtp"
 
 
 def _security(settings: Mapping[str, str]) -> str:

@@ -7,21 +7,39 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .. import marks
 from ..service import Service
-from .base import FileState, Observed, raw, text_of
+from .base import FileState, Observed, original_path, raw, text_of
 from .postfix import HELD, MAIN, MASTER, UNTOLD, Effective, from_address, is_ip, map_path, sender_keys, system_bundle
-from .postfix_files import FILES, SHARED, main_cf_values, nexthop, rewrite_main_cf, tidy, transport_entry, transports
+from .postfix_files import (
+    CONF,
+    CONFIG,
+    FILES,
+    OURS,
+    SHARED,
+    WRAPPER,
+    main_cf_values,
+    nexthop,
+    rewrite_main_cf,
+    tidy,
+    transport_entry,
+    transports,
+)
 
 if TYPE_CHECKING:
-    from ..port import Host
+    from .postfix import Postfix
+    from .postfix_pipe import Pipe
+    from .postfix_xoauth2 import Plugin
 
 COMPILED = {"hash": ".db", "btree": ".db", "lmdb": ".lmdb", "cdb": ".cdb"}  # DATABASE_README
 SHARED_AGENTS = ("smtp", "relay")  # what delivers the mail of the service that has no senders
 # set only where somebody sets them otherwise: they would let mail out another way, or trust more than ca_file
 BARRED = {"smtp_fallback_relay": "", "smtp_tls_per_site": "", "tls_append_default_CA": "no"}
+
+
+SUFFIXES = (*sorted(set(COMPILED.values())), CONFIG)  # of what belongs to a map or a slot
 
 
 class Map(NamedTuple):
@@ -34,20 +52,26 @@ class Map(NamedTuple):
 class Draft:
     """One change: ``files()`` gives what is to be written and, last, what is to be removed."""
 
-    def __init__(
-        self, host: Host, options: Mapping[str, Any], service: Service | None, name: str, observed: Observed
-    ) -> None:
-        self.host, self.options, self.service, self.name, self.observed = host, options, service, name, observed
+    def __init__(self, backend: Postfix, service: Service | None, name: str, observed: Observed) -> None:
+        self.host, self.options = backend.host, backend.given
+        self.service, self.name, self.observed = service, name, observed
         self.values: dict[str, str] = observed.detail["values"]
         self.found: Effective = observed.detail["found"]
         self.main: str = observed.detail["main"]
         self.master: str = observed.detail["master"]
         self.kind = self.values["default_database_type"]
-        if self.kind not in COMPILED or not (host.live or host.which("postmap")):
+        if self.kind not in COMPILED or not (self.host.live or self.host.which("postmap")):
             self.kind = "texthash"  # needs nothing compiled: in a tree there may be nothing that could
         self.hop = nexthop(service.host, service.port) if service and service.host else ""
+        self.pipe: Pipe | None = None
+        self.plugin: Plugin | None = None
+        if service is not None and self.hop and service.auth_type == "oauth":
+            from . import postfix_oauth
+
+            self.pipe, self.plugin = postfix_oauth.ways(backend, service)
         # absent, and nothing takes all mail by that name: if there is anything of it, it is an agent
         self.own_agent = bool(service.senders) if service else marks.get(self.main, name) is None
+        self.new_master = self.master
         # main.cf as it would be without us
         self.theirs = main_cf_values(marks.unmute(marks.outside(tidy(self.main)), lambda line: True))
 
@@ -58,10 +82,12 @@ class Draft:
         password = states[0].path if states else None
         routes = self._routes(slot)
         states += [self._map_state(routes.path, routes.text)] if routes else []
+        states += self.pipe.states(slot) if self.pipe else []
+        states += self.plugin.states() if self.plugin else []
         states += self._master_state(slot)
         states.append(self._main_state(slot, password, routes))
-        if self.service is not None and self.observed.managed:
-            ours = self._settings(self.service, password) if self.own_agent else self._own_parameters(password)
+        if self.service is not None and self.observed.managed and not (self.pipe and self.own_agent):
+            ours = self._settings(self.service, password) if self.own_agent else self._own_parameters(slot, password)
             self._tell_strays(ours)
         kept = {path for state in states for path in (state.path, state.path + state.built)}
         return states + [state for state in self._leftovers() if state.path not in kept]
@@ -85,7 +111,8 @@ class Draft:
 
     def _slot(self) -> str:
         """The slot in use when all that belongs into it is there and effective, else the other one."""
-        named = self.found.agent if self.own_agent else map_path(self.found.settings["smtp_sasl_password_maps"])
+        agents = self.own_agent or self.pipe
+        named = self.found.agent if agents else map_path(self.found.settings["smtp_sasl_password_maps"])
         current = named[-1:] if named[-2:] in (".a", ".b") else ""
         if current and self.service is not None and self._in_place(current, self.service):
             return current
@@ -95,8 +122,10 @@ class Draft:
         form = self.observed.form
         if any(form.get(key) != getattr(service, key) for key in ("auth_type", "username", "password")):
             return False
-        if self.own_agent and marks.get(self.master, self.name) != self._agent_entry(slot, service):
+        if (marks.get(self.master, self.name) or "") != self._agent_entry(slot, service):
             return False
+        if self.pipe:
+            return text_of(self.host, self.pipe.config_path(slot)) == self.pipe.config()
         maps = list(self._password_map(slot))
         named = self.found.settings["smtp_sasl_password_maps"]
         if not maps:
@@ -104,7 +133,7 @@ class Draft:
         return named == self._map_name(maps[0].path) and text_of(self.host, maps[0].path) == text(maps[0])
 
     def _agent(self, slot: str) -> str:
-        return f"fleetmail-{self.name}.{slot}" if self.own_agent else "smtp"
+        return f"{OURS}{self.name}.{slot}" if self.own_agent or self.pipe else "smtp"
 
     # -- maps ----------------------------------------------------------------------------------------------------------
 
@@ -118,10 +147,13 @@ class Draft:
         return FileState(path, raw(content), mode, "root", "root", secret, build=build, built=built)
 
     def _password_map(self, slot: str) -> Iterator[FileState]:
-        service = self.service
-        if service is not None and service.auth_type == "password" and service.password is not None and self.hop:
-            entry = f"{self.hop} {service.username}:{service.password.reveal()}\n"
-            yield self._map_state(f"{FILES}{self.name}.{slot}", entry, secret=True)
+        service, entry = self.service, ""
+        if self.plugin:
+            entry = self.plugin.credentials
+        elif service is not None and service.auth_type == "password" and service.password is not None and self.hop:
+            entry = f"{service.username}:{service.password.reveal()}"
+        if entry:
+            yield self._map_state(f"{FILES}{self.name}.{slot}", f"{self.hop} {entry}\n", secret=True)
 
     def _routes(self, slot: str) -> Map | None:
         """Which sender's mail goes to which agent; None when no service is by senders."""
@@ -148,7 +180,7 @@ class Draft:
             return text
         for line in self.host.run(["postmap", "-s", f"{self.kind}:{path}"]).out.splitlines():
             key, _tab, way = line.partition("\t")
-            found = re.search(r"fleetmail-(\S+)\.[ab]:", way)
+            found = re.search(OURS + r"(\S+)\.[ab]:", way)
             name = found.group(1) if found else self.name
             text = marks.put(text, name, (marks.get(text, name) or "") + f"{key} {way}\n")
         return text
@@ -160,38 +192,61 @@ class Draft:
         for owner in (self.name, SHARED):
             for slot in "ab":
                 name = f"{prefix}{owner}.{slot}"
-                for one in [name, *(name + suffix for suffix in sorted(set(COMPILED.values())))]:
+                for one in [name, *(name + suffix for suffix in SUFFIXES)]:
                     if one in there:
                         yield FileState(f"{directory}/{one}", None, secret=True)
+        if self.host.exists(WRAPPER) and WRAPPER not in self.new_master:
+            yield FileState(WRAPPER, None)
+        if self.plugin is None and self.host.exists(original_path(CONF)):
+            yield from self._plugin_leftovers()
+
+    def _plugin_leftovers(self) -> list[FileState]:
+        """What gives the plugin's configuration back, when no other service uses it."""
+        from .postfix_xoauth2 import MECHANISM, left
+
+        others = marks.drop(self.main, self.name) + marks.drop(self.master, self.name)
+        return [] if f"smtp_sasl_mechanism_filter = {MECHANISM}" in others else left(self.host)
 
     # -- master.cf and main.cf -----------------------------------------------------------------------------------------
 
     def _master_state(self, slot: str) -> list[FileState]:
         old = marks.get(self.master, self.name)
-        if self.service is None:
+        entry = self._agent_entry(slot, self.service) if self.service else ""
+        if not entry:
             if old is None:
                 return []
+            self.new_master = marks.drop(self.master, self.name)
             # until Postfix has read main.cf again, mail may still be on its way to the agent
-            return [FileState(MASTER, raw(marks.drop(self.master, self.name)), transition=raw(self.master))]
-        if not self.own_agent:
-            return []
-        entry = self._agent_entry(slot, self.service)
-        new = raw(marks.put(self.master, self.name, entry))
+            return [FileState(MASTER, raw(self.new_master), transition=raw(self.master))]
+        self.new_master = marks.put(self.master, self.name, entry)
         if old in (None, entry):
-            return [FileState(MASTER, new)]
-        return [FileState(MASTER, new, transition=raw(marks.put(self.master, self.name, f"{old}{entry}")))]
+            return [FileState(MASTER, raw(self.new_master))]
+        both = marks.put(self.master, self.name, f"{old}{entry}")
+        return [FileState(MASTER, raw(self.new_master), transition=raw(both))]
 
     def _agent_entry(self, slot: str, service: Service) -> str:
+        """The service's own delivery agent, empty when it has none."""
+        if self.pipe:
+            return self.pipe.entry(self._agent(slot), slot)
+        if not self.own_agent:
+            return ""
         smtp = self.observed.detail["agents"].get("smtp")
         password = next((state.path for state in self._password_map(slot)), None)
         return transport_entry(self._agent(slot), smtp.chroot if smtp else "-", self._settings(service, password))
 
     def _main_state(self, slot: str, password: str | None, routes: Map | None) -> FileState:
-        own = rewrite_main_cf(self.main, self.name, self._own_parameters(password))
+        wanted = self._own_parameters(slot, password)
+        own = rewrite_main_cf(self.main, self.name, wanted)
         shared = self._shared_parameters(routes)
         final = raw(rewrite_main_cf(own, SHARED, shared))
         if not final:  # there was none before us
             return FileState(MAIN, None)
+        before = main_cf_values(marks.get(self.main, self.name) or "")
+        if self.pipe and not self.own_agent and set(before) - set(wanted) and self.observed.running:
+            # clients that still deliver keep what they had until the reload
+            self.observed.detail["guarded"] = True
+            both = rewrite_main_cf(self.main, self.name, {**before, **wanted})
+            return FileState(MAIN, final, transition=raw(rewrite_main_cf(both, SHARED, shared)))
         if not self._loses_its_way(password):
             return FileState(MAIN, final)
         # a client started between the rename and the reload may have the old next hop and the new credentials:
@@ -200,19 +255,22 @@ class Draft:
         return FileState(MAIN, final, transition=raw(rewrite_main_cf(own, SHARED, {**shared, "soft_bounce": "yes"})))
 
     def _loses_its_way(self, password: str | None) -> bool:
-        if not self.observed.running or self.own_agent or not self.found.hop:
+        if not self.observed.running or self.own_agent or self.pipe or not self.found.hop:
             return False
         had_credentials = self.found.settings["smtp_sasl_auth_enable"] == "yes"
         return self.found.hop != self.hop or (had_credentials and password is None)
 
-    def _own_parameters(self, password: str | None) -> dict[str, str]:
+    def _own_parameters(self, slot: str, password: str | None) -> dict[str, str]:
         """The service's block in main.cf; a service by senders has none."""
         if self.service is None or self.own_agent:
             return {}
         # defer_transports would hold mail until the next `postqueue -f`, which a network coming up is enough for
         ways = {} if self.service.enabled else {"default_transport": HELD, "relay_transport": HELD}
         wanted = {"default_transport": "smtp", **ways}
-        if self.hop:
+        if self.pipe:
+            way = f"{self._agent(slot)}:{self.hop}"
+            wanted = {"default_transport": way, "relay_transport": way, **ways}
+        elif self.hop:
             wanted = {"relayhost": self.hop, **wanted, **self._settings(self.service, password)}
         deferred = _names(self.theirs.get("defer_transports", ""))
         if self.service.enabled and set(deferred) & set(SHARED_AGENTS):
@@ -242,7 +300,8 @@ class Draft:
             settings["smtp_sasl_security_options"] = "noanonymous"  # the default refuses PLAIN and LOGIN
             settings["smtp_sasl_tls_security_options"] = "noanonymous"
             settings["smtp_sasl_tls_verified_security_options"] = "noanonymous"
-            settings["smtp_sasl_mechanism_filter"] = "plain, login"  # an installed OAuth plugin would try first
+            # an installed OAuth plugin would try first
+            settings["smtp_sasl_mechanism_filter"] = "xoauth2" if self.plugin else "plain, login"
         settings["smtp_connect_timeout"] = f"{service.timeout}s"
         settings["smtp_helo_timeout"] = f"{service.timeout}s"
         barred = {key: value for key, value in BARRED.items() if self.theirs.get(key, value) != value}
@@ -255,6 +314,10 @@ class Draft:
         wanted = self._rewriting(main_cf_values(marks.get(self.main, SHARED) or ""), routes)
         if routes:
             wanted["sender_dependent_default_transport_maps"] = f"{self.kind}:{routes.path}"
+        if WRAPPER in self.new_master:
+            from .postfix_pipe import limits
+
+            wanted.update(limits(transports(self.new_master)))
         return wanted
 
     def _has_inline_patterns(self) -> bool:

@@ -12,8 +12,12 @@ from typing import NamedTuple
 from .. import marks
 
 FILES = "/etc/postfix/fleetmail-"  # what our lookup tables' names begin with
+CONFIG = ".msmtprc"  # the end of the name of msmtp's configuration for an agent that is a pipe
+WRAPPER = "/usr/local/lib/fleetmail/postfix-msmtp"  # what such an agent runs
+CONF = "/etc/sasl-xoauth2.conf"  # of the SASL plugin
+OURS = "fleetmail-"  # what our delivery agents' names begin with
 SHARED = "-shared"  # the block of what all services share; no service can have that name
-_PARAMETER = re.compile(r"\s*([A-Za-z0-9_]+)\s*=", re.ASCII)
+_PARAMETER = re.compile(r"\s*([A-Za-z0-9_.-]+)\s*=", re.ASCII)  # a dot or hyphen: of a transport's name
 _BLANK = marks.BLANK + "\n"
 _BRACED = r"\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"
 _OPTION = re.compile(rf"-o\s*(?:{_BRACED}|(\S+))", re.ASCII)
@@ -105,11 +109,12 @@ def tidy(text: str) -> str:
 
 
 class Transport(NamedTuple):
-    """A delivery agent of master.cf: its name, chroot column and ``-o`` settings."""
+    """A delivery agent of master.cf: its name, chroot column, ``-o`` settings and command, on one line."""
 
     name: str
     chroot: str
     settings: dict[str, str]
+    command: str
 
 
 def transports(text: str) -> Iterator[Transport]:
@@ -117,7 +122,7 @@ def transports(text: str) -> Iterator[Transport]:
     for entry in entries(text):
         columns = entry.text.split(None, 7)
         if len(columns) == 8 and columns[1] == "unix":
-            yield Transport(columns[0], columns[4], dict(_settings(columns[7])))
+            yield Transport(columns[0], columns[4], dict(_settings(columns[7])), " ".join(columns[7].split()))
 
 
 def _settings(command: str) -> Iterator[tuple[str, str]]:

@@ -35,7 +35,7 @@ def problems(host: Host, service: Service) -> Iterator[Problem]:
         if others:
             told = f"'{others[0]}' already takes all mail of this Postfix"
             yield Problem("senders", told, "give this service senders, or make the other one absent first")
-        if marks.get(master, service.name) is not None:
+        if marks.get(master, service.name) is not None and marks.get(main, service.name) is None:
             yield Problem("senders", "this service takes some senders' mail only", "make it absent first")
     yield from _conflicts(host, service, shared)
     needs_bundle = service.security != "none" and service.validate_certs and not service.ca_file

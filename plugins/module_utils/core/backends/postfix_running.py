@@ -14,18 +14,22 @@ from ..errors import StepFailed
 from ..scratch import Scratch
 from .base import Submission, text_of
 from .postfix import MAIN, MASTER
+from .postfix_files import CONFIG, OURS
 
 if TYPE_CHECKING:
+    from ..port import Host
     from ..service import Service
     from .base import Observed
     from .postfix import Postfix
 
 # of the daemons that every mail goes through; what a user's mailq or sendmail complained of meanwhile is not ours
 _FATAL = re.compile(
-    r"/(?:master|qmgr|trivial-rewrite|cleanup|smtp)\[\d+\]: ((?:fatal|panic): .*|warning: .*throttling.*)"
+    r"/(?:master|qmgr|trivial-rewrite|cleanup|smtp|pipe)\[\d+\]: ((?:fatal|panic): .*|warning: .*throttling.*)"
 )
 _STATUS = re.compile(r": ([0-9A-Za-z]+): to=<([^>]*)>.*? relay=([^,]*),.* status=(\w+) \((.*)\)$", re.M)
 _A_RELAY = re.compile(r"\[.*\]:\d+$")  # delivered over the network, not by this host to itself
+_A_PIPE = re.compile(rf"{OURS}\S+$")  # ours, which says what the relay said
+_PIPED = re.compile(r"delivered via \S+ service \((.*)\)$")
 _STAYED = "delivered on this host, not by the relay"
 _ENDS = ("bounced", "SOFTBOUNCE", "expired", _STAYED)
 
@@ -44,7 +48,13 @@ def check(backend: Postfix, staged: Mapping[str, str]) -> list[str]:
             if said.code:
                 words = (said.words or f"exit code {said.code}").replace(place.path, MAIN.rsplit("/", 1)[0])
                 raise StepFailed("check", f"{argv[0]} {argv[-1]} says: {words}")
-    return []
+    return [told for path in staged if path.endswith(CONFIG) for told in _piped(host, staged[path], path)]
+
+
+def _piped(host: Host, candidate: str, path: str) -> list[str]:
+    from .postfix_pipe import check as check_pipe
+
+    return list(check_pipe(host, candidate, path))
 
 
 def activate(backend: Postfix, before: Observed, service: Service | None) -> None:
@@ -108,4 +118,7 @@ def followed(log: str, ident: str, recipients: Sequence[str]) -> tuple[Submissio
 
 def _outcome(relay: str, status: str, words: str) -> tuple[str, str]:
     """Status and words of a delivery; one that never left this host proves nothing of the relay."""
+    piped = _PIPED.match(words) if _A_PIPE.match(relay) else None
+    if piped:
+        return status, piped.group(1).strip()
     return (status, words) if status != "sent" or _A_RELAY.search(relay) else (_STAYED, words)

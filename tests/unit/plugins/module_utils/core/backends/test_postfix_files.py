@@ -81,7 +81,7 @@ def test_nothing_raises_and_every_line_has_its_place(text: str) -> None:
         ("a =\n  1,\n# c\n\n\t2\nb = 3", {"a": "1, 2", "b": "3"}),
         ("a = two  blanks \n", {"a": "two  blanks"}),
         ("  a = 1\n", {"a": "1"}),
-        ("#a = 1\n # b = 2\nnothing\n= 3\na-b = 4\n", {}),
+        ("#a = 1\n # b = 2\nnothing\n= 3\na-b = 4\n", {"a-b": "4"}),
         ("a = b = c\r\n", {"a": "b = c"}),
     ],
 )
