@@ -119,5 +119,6 @@ _STATE: dict[str, Reader] = {
     "history": _several(_event),
     "lost_answer_at": time_in,
     "clock_off": _whole,
+    "reported": _text,
     "serial": time_in,
 }

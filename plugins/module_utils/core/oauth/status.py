@@ -46,8 +46,8 @@ def view(state: TokenState, now: float) -> dict[str, Any]:
     registration, grant, access, trouble = state.registration, state.grant, state.access, state.trouble
     verdict = judged(state, at)
     expires = refresh_expires_at(grant, registration) if grant and registration else 0
-    effective = registration.effective() if registration else None
-    granted = grant.scope if grant and grant.scope is not None else effective.scope if grant and effective else ()
+    grant = grant or _last(state)
+    granted = (grant.scope or registration.effective().scope) if grant and registration else ()
     return {
         "name": state.name,
         "status": verdict.status,
@@ -67,6 +67,13 @@ def view(state: TokenState, now: float) -> dict[str, Any]:
         "error_description": _described(trouble) if trouble else None,
         "next_step": verdict.next_step or None,
     }
+
+
+def _last(state: TokenState) -> HeldGrant | None:
+    """The grant that was declared dead: who gave it, and when, is still of interest."""
+    if state.trouble is None or not state.trouble.definite or not state.aside:
+        return None
+    return state.aside[-1].held
 
 
 def iso(seconds: int) -> str | None:
