@@ -376,13 +376,16 @@ def test_it_ends_with_its_owner() -> None:
     owner = subprocess.Popen([sys.executable, "-c", program], cwd=tests, **pipes)
     assert owner.stdout
     place = Path("/proc", owner.stdout.readline().decode().strip())
-    assert b"server.mjs" in (place / "cmdline").read_bytes()
+    command = (place / "cmdline").read_bytes().split(b"\0")
+    folder = Path(command[1].decode()).parent
+    assert (folder / "journal.jsonl").exists()
     owner.kill()
     owner.communicate()
     deadline = time.monotonic() + 5
     while place.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not place.exists()
+    assert not folder.exists()
 
 
 @needs_server

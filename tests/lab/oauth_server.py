@@ -60,7 +60,9 @@ def why_unavailable() -> str:
         node.node()
         node.modules(SOURCE)
     except Unavailable as problem:
-        return f"the authorization server could not be installed: {' '.join(str(problem).split())[-300:]}"
+        lines = str(problem).splitlines()
+        said = next((line for line in lines if line.startswith(("ERROR:", "npm error"))), lines[-1])
+        return f"the authorization server could not be installed: {said}"
     return ""
 
 
@@ -214,6 +216,7 @@ class OAuthServer:
             "host": self.host,
             "name": self.name,
             "port": self.port,
+            "folder": str(self._folder),
             "journal": str(self._journal.path),
             "settings": asdict(self.settings),
             "users": self.users,

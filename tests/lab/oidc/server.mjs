@@ -5,7 +5,7 @@
 // node server.mjs CONFIG: then one JSON command a line on standard input, one answer a line; it ends with its input.
 
 import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto'
-import { appendFileSync, readFileSync } from 'node:fs'
+import { appendFileSync, readFileSync, rmSync } from 'node:fs'
 import * as http from 'node:http'
 import * as https from 'node:https'
 import * as querystring from 'node:querystring'
@@ -312,4 +312,5 @@ for await (const line of createInterface({ input: process.stdin })) {
     process.stdout.write(`${JSON.stringify({ problem: String(problem) })}\n`)
   }
 }
+rmSync(config.folder, { recursive: true, force: true }) // nobody else may be left to do it
 process.exit(0)
