@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
-from urllib.parse import quote, quote_plus
 
 MASK = "********"
 LONGEST = 1000  # of a text in a result
@@ -54,6 +52,8 @@ def raw_bytes(secret: str) -> bytes:
 
 def forms(secret: str) -> Iterator[str]:
     """Yield the spellings in which mail software, JSON, URLs, Python and SASL repeat a secret."""
+    from urllib.parse import quote, quote_plus
+
     raw = raw_bytes(secret)
     for text in (secret, " ".join(secret.split())):  # as Completed.words puts all on one line
         yield text
@@ -75,6 +75,8 @@ def forms(secret: str) -> Iterator[str]:
 
 def base64_forms(secret: str) -> Iterator[str]:
     """Yield what a base64 text that has the secret somewhere in it must contain: it starts at one of three phases."""
+    import base64
+
     raw = raw_bytes(secret)
     for lead in range(3):
         first, last = (lead * 8 + 5) // 6, (lead + len(raw)) * 8 // 6  # characters that nothing else has a part in
