@@ -21,21 +21,23 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 from driver import node
 from driver.environments import Unavailable
 
+from . import oauth_journal as journals
 from .journal import Journal
+from .oauth_clients import Client, private_key, public_jwk
+from .oauth_journal import Exchange, fingerprint
 from .visitor import Visitor
 
 if TYPE_CHECKING:
     from .authority import Certificate
     from .space import Space
 
+__all__ = ["Client", "Exchange", "OAuthServer", "Settings", "fingerprint", "why_unavailable"]
 SOURCE = Path(__file__).with_name("oidc")
 START_TIMEOUT = 30
 MICROSOFT_SCOPE = "https://outlook.office.com/SMTP.Send"
@@ -66,11 +68,6 @@ def why_unavailable() -> str:
     return ""
 
 
-def fingerprint(secret: str) -> str:
-    """A secret as the journal names it."""
-    return hashlib.sha256(secret.encode()).hexdigest()[:16]
-
-
 @dataclass
 class Settings:
     """How the server behaves; all of it can change while it runs. Times are seconds unless named otherwise."""
@@ -89,46 +86,6 @@ class Settings:
     down_status: int = 0  # every request is answered with this status and a page; 0: not down
     token_omit: list[str] = field(default_factory=list)  # keys left out of token answers: "expires_in"
     token_extra: dict[str, Any] = field(default_factory=dict)  # put into token answers, over what is there
-
-
-class Client(NamedTuple):
-    """A registered client. key: PEM of its private key, where it signs. subject: the mailbox of its own tokens."""
-
-    client_id: str
-    client_secret: str = ""
-    key: str = ""
-    subject: str = ""
-
-
-class Exchange(NamedTuple):
-    """A request that arrived and its answer (status 0: none yet). Secrets are fingerprints: see fingerprint().
-
-    endpoint: authorization, token, device_authorization, introspection, revocation, userinfo, interaction, device, ...
-    fields: of query and form. answer: the JSON answer's keys. location: the query of the address redirected to.
-    detail: why it was refused, which the client is not told. time: epoch seconds, when it arrived.
-    authentication: none, client_secret_basic, client_secret_post, private_key_jwt.
-    """
-
-    number: int
-    time: float
-    endpoint: str
-    method: str
-    path: str
-    client: str | None
-    authentication: str
-    fields: dict[str, Any]
-    status: int = 0
-    error: str | None = None
-    error_description: str | None = None
-    detail: str | None = None
-    answer: dict[str, Any] = {}  # noqa: RUF012 - never changed
-    location: dict[str, Any] = {}  # noqa: RUF012 - never changed
-    answered: float = 0
-
-    @property
-    def grant_type(self) -> str:
-        """The grant type of a token request, else empty."""
-        return str(self.fields.get("grant_type", ""))
 
 
 class OAuthServer:
@@ -173,8 +130,8 @@ class OAuthServer:
         # RFC 6749, 2.3.1: what is not form-encoded arrives as another secret
         self.confidential = Client("fleet-confidential", "s+cr/t %41&=" + secrets.token_urlsafe(12))
         self.service = Client("fleet-service", "s+rv/ce %42&=" + secrets.token_urlsafe(12), subject=mailbox)
-        self.signing = Client("fleet-signing", key=_private_key(), subject=mailbox)
-        self.service_account = Client("robot@project.example.test", key=_private_key(), subject=mailbox)
+        self.signing = Client("fleet-signing", key=private_key(), subject=mailbox)
+        self.service_account = Client("robot@project.example.test", key=private_key(), subject=mailbox)
         self.relay = Client("relay", secrets.token_urlsafe(24))
 
     # -- life
@@ -224,7 +181,7 @@ class OAuthServer:
             "clients": self._clients(),
             "mailboxes": {client.client_id: client.subject for client in (self.service, self.signing)},
             "service_accounts": {
-                account.client_id: {"jwk": _public_jwk(account.key), "scopes": self.scopes, "users": list(self.users)}
+                account.client_id: {"jwk": public_jwk(account.key), "scopes": self.scopes, "users": list(self.users)}
             },
             "certificate": self._certificate
             and {"chain": str(self._certificate.chain), "key": str(self._certificate.key)},
@@ -239,7 +196,7 @@ class OAuthServer:
         secret, own = {"token_endpoint_auth_method": "client_secret_post"}, {"grant_types": ["client_credentials"]}
         open_ = {"token_endpoint_auth_method": "none"}
         signed = {"token_endpoint_auth_method": "private_key_jwt", "token_endpoint_auth_signing_alg": "RS256"}
-        keys = {"jwks": {"keys": [_public_jwk(self.signing.key)]}}
+        keys = {"jwks": {"keys": [public_jwk(self.signing.key)]}}
         return [
             _client(self.public, "Fleet mail", native | open_),
             _client(self.device, "Fleet device", nothing | open_ | {"grant_types": [DEVICE, "refresh_token"]}),
@@ -365,12 +322,9 @@ class OAuthServer:
 
     def exchanges(self, endpoint: str = "", grant_type: str = "") -> list[Exchange]:
         """The requests since the start or the last forget(), oldest first."""
-        found: dict[int, Exchange] = {}
-        for event in self._journal.events()[self._seen :]:
-            _ADD[event["event"]](found, event)
         return [
             exchange
-            for exchange in found.values()
+            for exchange in journals.exchanges(self._journal.events()[self._seen :])
             if endpoint in ("", exchange.endpoint) and grant_type in ("", exchange.grant_type)
         ]
 
@@ -436,31 +390,6 @@ class _Process:
         self._process.stdout.close()
 
 
-def _add_request(found: dict[int, Exchange], event: dict[str, Any]) -> None:
-    known = {item: event[item] for item in Exchange._fields if item in event}
-    found[event["number"]] = Exchange(**known)
-
-
-def _add_answer(found: dict[int, Exchange], event: dict[str, Any]) -> None:
-    if event["number"] in found:
-        found[event["number"]] = found[event["number"]]._replace(
-            status=event["status"],
-            error=event["error"],
-            error_description=event["error_description"],
-            detail=event["detail"],
-            answer=event["fields"],
-            location=event["location"],
-            answered=event["time"],
-        )
-
-
-_ADD: dict[str, Callable[[dict[int, Exchange], dict[str, Any]], None]] = {
-    "answer": _add_answer,
-    "listening": lambda _found, _event: None,
-    "request": _add_request,
-}
-
-
 def _client(client: Client, name: str, metadata: dict[str, Any]) -> dict[str, Any]:
     named = {"client_id": client.client_id, "client_name": name, **metadata}
     return named | ({"client_secret": client.client_secret} if client.client_secret else {})
@@ -472,22 +401,3 @@ def _credentials(client: Client) -> dict[str, str | None]:
 
 def _given(**values: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
-
-
-def _private_key() -> str:
-    key = rsa.generate_private_key(65537, 2048)
-    kind, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    return key.private_bytes(serialization.Encoding.PEM, kind, plain).decode()
-
-
-def _public_jwk(pem: str) -> dict[str, str]:
-    """RFC 7517 and RFC 7518, 6.3.1."""
-    key = serialization.load_pem_private_key(pem.encode(), None)
-    assert isinstance(key, rsa.RSAPrivateKey)
-    numbers = key.public_key().public_numbers()
-    return {"kty": "RSA", "alg": "RS256", "use": "sig", "n": _number(numbers.n), "e": _number(numbers.e)}
-
-
-def _number(value: int) -> str:
-    data = value.to_bytes((value.bit_length() + 7) // 8, "big")
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
