@@ -1,27 +1,24 @@
 # SPDX-FileCopyrightText: fleetmail.smtp contributors
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""The Host port on the machine itself, or on a tree below ``root``."""
+"""The Host port on the machine itself, or on a tree below ``root``: reading, naming and running.
+
+What a compliant host needs is here; what changes one is in ``posix_writing``.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
-import subprocess
-import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 
 from .errors import HostError
 from .host import Completed, LogMark, Snapshot
 
 SEARCH = ("/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin")
-MAIL_LOGS = ("/var/log/mail.log", "/var/log/maillog", "/var/log/syslog", "/var/log/messages")
-LOG_LIMIT = 1 << 20
-# every Postfix program waits until main.cf is two seconds old, lest it reads a half-written one; a rename is never that
-SETTLED = 3
 MAX_LINKS = 40  # as the kernel's own limit (path_resolution(7))
 
 
@@ -40,7 +37,7 @@ class PosixHost:
 
     def read(self, path: str) -> Snapshot | None:
         try:
-            with open(self._real(path), "rb", opener=_without_waiting) as file:
+            with open(self.real(path), "rb", opener=_without_waiting) as file:
                 found = os.fstat(file.fileno())
                 if not stat.S_ISREG(found.st_mode):
                     raise HostError(path, "is not a regular file", "it may have been meant to be one")
@@ -48,22 +45,22 @@ class PosixHost:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise _host_error(path, "cannot be read", error) from None
-        owner = self._name("passwd", found.st_uid)
-        return Snapshot(content, stat.S_IMODE(found.st_mode), owner, self._name("group", found.st_gid))
+            raise host_error(path, "cannot be read", error) from None
+        owner = self.name_of("passwd", found.st_uid)
+        return Snapshot(content, stat.S_IMODE(found.st_mode), owner, self.name_of("group", found.st_gid))
 
     def exists(self, path: str) -> bool:
-        return os.path.exists(self._real(path))
+        return os.path.exists(self.real(path))
 
     def names_in(self, directory: str) -> list[str]:
         try:
-            return sorted(os.listdir(self._real(directory)))
+            return sorted(os.listdir(self.real(directory)))
         except OSError:
             return []
 
     def inode(self, path: str) -> int | None:
         try:
-            return os.stat(self._real(path)).st_ino
+            return os.stat(self.real(path)).st_ino
         except OSError:
             return None
 
@@ -74,66 +71,33 @@ class PosixHost:
     def which(self, program: str) -> str | None:
         for directory in SEARCH:
             path = f"{directory}/{program}"
-            if os.access(self._real(path), os.X_OK):
+            if os.access(self.real(path), os.X_OK):
                 return path
         return None
 
-    # -- writing ---------------------------------------------------------------------------------------------------
+    # -- writing: see posix_writing ----------------------------------------------------------------------------------
 
     def make_directory(self, path: str, mode: int, owner: str, group: str) -> bool:
-        if self.exists(path):
-            return False
-        parent = os.path.dirname(path)
-        if parent != path:
-            self.make_directory(parent, 0o755, "root", "root")
-        with self._told(path, "cannot be made"):
-            real = self._real(path)
-            os.mkdir(real, 0o700)
-            os.chown(real, *self._ids(owner, group))
-            os.chmod(real, mode)
-        return True
+        from . import posix_writing
+
+        return posix_writing.make_directory(self, path, mode, owner, group)
 
     def own_directory(self, path: str, repair: bool = True) -> bool:
-        with self._told(path, "cannot be used"):
-            if not self.exists(path):
-                return repair and self.make_directory(path, 0o700, str(os.geteuid()), str(os.getegid()))
-            found = os.stat(self._real(path))
-            if not stat.S_ISDIR(found.st_mode):
-                raise HostError(path, "is not a directory", "move it away, or choose another path")
-            if found.st_uid != os.geteuid():
-                owner = self._name("passwd", found.st_uid)
-                raise HostError(path, f"belongs to {owner}, not to who runs this", "become that user, or give it away")
-            wide = bool(stat.S_IMODE(found.st_mode) & 0o077)
-            if wide and repair:
-                os.chmod(self._real(path), 0o700)
-            return wide
+        from . import posix_writing
+
+        return posix_writing.own_directory(self, path, repair)
 
     def stage(self, path: str, content: bytes, mode: int, owner: str, group: str) -> str:
+        from . import posix_writing
+
         staged = self.staged_name(path)
-        with self._told(path, "cannot be written"):
-            self._write_new(self._real(staged), self._real(path), content, (mode, owner, group))
+        with told(path, "cannot be written"):
+            posix_writing.write_new(self, self.real(staged), self.real(path), content, (mode, owner, group))
         return staged
 
-    def _write_new(self, real: str, target: str, content: bytes, allowed: tuple[int, str, str]) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(real)
-        descriptor = os.open(real, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fchown(descriptor, *self._ids(*allowed[1:]))
-                os.fchmod(descriptor, allowed[0])
-                self.label(real, target)
-                os.utime(descriptor, (time.time() - SETTLED,) * 2)
-                os.fsync(descriptor)
-        except BaseException:
-            os.unlink(real)
-            raise
-
     def refill(self, staged: str, content: bytes) -> None:
-        with self._told(staged, "cannot be written"):
-            descriptor = os.open(self._real(staged), os.O_WRONLY | os.O_NOFOLLOW)
+        with told(staged, "cannot be written"):
+            descriptor = os.open(self.real(staged), os.O_WRONLY | os.O_NOFOLLOW)
             with open(descriptor, "wb") as file:
                 file.write(content)
                 file.truncate()
@@ -141,38 +105,13 @@ class PosixHost:
                 os.fsync(descriptor)
 
     def replace(self, path: str, content: bytes | None, mode: int, owner: str, group: str) -> None:
-        directory, base = os.path.split(path)
-        self._guard(directory)
-        with self._told(path, "cannot be written"):
-            real = self._real(directory)
-            staged, target = f"{real}/.{base}.fleetmail-new", f"{real}/{base}"
-            if content is not None:
-                self._write_new(staged, target, content, (mode, owner, group))
-            try:
-                if content is None:
-                    os.unlink(target)
-                else:
-                    os.rename(staged, target)
-            except BaseException:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(staged)
-                raise
-            self._sync(real)
+        from . import posix_writing
+
+        posix_writing.replace(self, path, content, (mode, owner, group))
 
     def is_link(self, path: str) -> bool:
         directory, base = os.path.split(path)
-        return os.path.islink(f"{self._real(directory)}/{base}")
-
-    def _guard(self, directory: str) -> None:
-        """HostError when a user other than root and us could lead the way to ``directory`` elsewhere."""
-        outer = self.root.rstrip("/")
-        steps = {one for path in (outer + directory, self._real(directory)) for one in _above(path)}
-        for step in sorted(steps):
-            with self._told(step, "cannot be looked at"):
-                found = os.stat(step)
-            open_to_others = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
-            if open_to_others or found.st_uid not in (0, os.geteuid()):
-                raise HostError(directory, f"can be led elsewhere by who may write to {step}", "choose another path")
+        return os.path.islink(f"{self.real(directory)}/{base}")
 
     def staged_name(self, path: str) -> str:
         return self._beside(path, "new")
@@ -181,62 +120,46 @@ class PosixHost:
         return self._beside(path, "old")
 
     def sync(self, path: str) -> None:
-        with self._told(path, "cannot be synced"):
-            real = self._real(path)
-            self._sync(real)
-            self._sync(os.path.dirname(real))
+        with told(path, "cannot be synced"):
+            real = self.real(path)
+            sync_directory(real)
+            sync_directory(os.path.dirname(real))
 
     def keep(self, path: str, kept: str) -> bool:
-        with self._told(path, "cannot be kept"):
+        with told(path, "cannot be kept"):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._real(kept))
+                os.unlink(self.real(kept))
             with contextlib.suppress(FileNotFoundError):
-                os.link(self._real(path), self._real(kept))
+                os.link(self.real(path), self.real(kept))
                 return True
         return False
 
     def rename(self, source: str, target: str) -> None:
-        with self._told(target, "cannot be replaced"):
-            real = self._real(target)
-            os.rename(self._real(source), real)
-            self._sync(os.path.dirname(real))
+        with told(target, "cannot be replaced"):
+            real = self.real(target)
+            os.rename(self.real(source), real)
+            sync_directory(os.path.dirname(real))
 
     def remove(self, path: str) -> None:
-        with self._told(path, "cannot be removed"):
-            real = self._real(path)
+        with told(path, "cannot be removed"):
+            real = self.real(path)
             if os.path.lexists(real):  # on a read-only file system unlink(2) fails even where there is nothing
                 os.unlink(real)
-                self._sync(os.path.dirname(real))
+                sync_directory(os.path.dirname(real))
 
     def remove_tree(self, path: str) -> None:
         import shutil
 
-        shutil.rmtree(self._real(path), ignore_errors=True)
+        shutil.rmtree(self.real(path), ignore_errors=True)
 
     def remove_directory(self, path: str) -> None:
         with contextlib.suppress(OSError):  # not empty, or gone already
-            os.rmdir(self._real(path))
+            os.rmdir(self.real(path))
 
-    @contextlib.contextmanager
-    def locked(self, directory: str, patience: float = 60) -> Iterator[None]:
-        """Hold the one lock on ``directory`` (flock(2)); HostError when another run keeps it longer than that."""
-        real, end = self._real(directory), time.monotonic() + patience
-        while True:
-            descriptor = self._opened(directory, real)
-            try:
-                while not _try_lock(descriptor):
-                    if time.monotonic() > end:
-                        raise HostError(directory, "another run holds its lock", "wait for it, or stop it")
-                    time.sleep(0.05)
-                if _is_still(real, descriptor):
-                    yield
-                    return
-            finally:
-                os.close(descriptor)  # it was removed by who held its lock, and perhaps made anew
+    def locked(self, directory: str, patience: float = 60) -> AbstractContextManager[None]:
+        from . import posix_writing
 
-    def _opened(self, directory: str, real: str) -> int:
-        with self._told(directory, "cannot be opened"):
-            return os.open(real, os.O_RDONLY | os.O_DIRECTORY)
+        return posix_writing.locked(self, directory, patience)
 
     def label(self, staged: str, target: str) -> None:
         """Give the staged file the SELinux context that the target has."""
@@ -248,6 +171,8 @@ class PosixHost:
     def run(
         self, argv: Sequence[str], data: bytes = b"", timeout: float = 60, environment: dict[str, str] | None = None
     ) -> Completed:
+        import subprocess
+
         words = list(argv) if self.live else ["/usr/sbin/chroot", self.root, *argv]
         self._names.clear()  # it may make an account
         settings = {"LC_ALL": "C", "PATH": ":".join(SEARCH), "HOME": "/root", **(environment or {})}
@@ -260,7 +185,7 @@ class PosixHost:
             return Completed(124, "", f"{argv[0]} did not end within {timeout:g} s")
         except OSError as error:
             return Completed(126, "", str(error.strerror))
-        return Completed(done.returncode, _text(done.stdout), _text(done.stderr))
+        return Completed(done.returncode, decoded(done.stdout), decoded(done.stderr))
 
     def service(self, action: str, name: str) -> Completed:
         if self.exists("/run/systemd/system"):
@@ -270,43 +195,25 @@ class PosixHost:
         return Completed(127, "", f"there is neither systemd nor /etc/init.d/{name}")
 
     def log_mark(self, files: Sequence[str] = ()) -> LogMark:
-        mark: LogMark = {}
-        for path in (*MAIL_LOGS, *files):
-            with contextlib.suppress(OSError):
-                found = os.stat(self._real(path))
-                mark[path] = (found.st_ino, found.st_size)
-        if self.exists("/run/systemd/journal/socket"):
-            mark["journal"] = (int(time.time()), 0)
-        mark.update({path: (0, 0) for path in files if path not in mark})
-        return mark
+        from . import mail_log
+
+        return mail_log.mark(self, files)
 
     def log(self, since: LogMark) -> str:
-        parts = [self._tail(path, *place) for path, place in since.items() if path != "journal"]
-        if "journal" in since and not any(parts):
-            started = "--since=@{}".format(since["journal"][0])
-            parts.append(self.run(["journalctl", "-q", "--no-pager", "SYSLOG_FACILITY=2", started]).out)
-        return "".join(parts)[-LOG_LIMIT:]
+        from . import mail_log
 
-    def _tail(self, path: str, inode: int, size: int) -> str:
-        try:
-            with open(self._real(path), "rb") as file:
-                found = os.fstat(file.fileno())
-                rotated = found.st_ino != inode or found.st_size < size
-                file.seek(max(0 if rotated else size, found.st_size - LOG_LIMIT))
-                return _text(file.read())
-        except OSError:
-            return ""
+        return mail_log.since(self, since)
 
     # -- names, numbers and paths ----------------------------------------------------------------------------------
 
-    def _real(self, path: str) -> str:
+    def real(self, path: str) -> str:
         """Where ``path`` is for us: links are followed as the host's own programs would, never out of the root.
 
         A hidden name of ours is itself: a link that lies there is nobody's file.
         """
         directory, base = os.path.split(path)
         if base.startswith(".") and ".fleetmail-" in base:
-            return f"{self._real(directory).rstrip('/')}/{base}"
+            return f"{self.real(directory).rstrip('/')}/{base}"
         if self.live:
             return os.path.realpath(path)
         parts, done, links = path.split("/")[::-1], "", 0
@@ -331,12 +238,12 @@ class PosixHost:
 
     def _beside(self, path: str, kind: str) -> str:
         """A hidden name in the directory of the file that ``path`` leads to, in the host's terms."""
-        real = self._real(path)
+        real = self.real(path)
         inside = real if self.live else real[len(self.root) :]
         directory, base = os.path.split(inside)
         return "{}/.{}.fleetmail-{}".format(directory.rstrip("/"), base, kind)
 
-    def _ids(self, owner: str, group: str) -> tuple[int, int]:
+    def ids(self, owner: str, group: str) -> tuple[int, int]:
         found = self._number("passwd", owner), self._number("group", group)
         for kind, name, number in (("user", owner, found[0]), ("group", group, found[1])):
             if number is None:
@@ -350,7 +257,7 @@ class PosixHost:
             return _system_number(kind, name)
         return next((number for known, number in self._accounts(kind) if known == name), None)
 
-    def _name(self, kind: str, number: int) -> str:
+    def name_of(self, kind: str, number: int) -> str:
         if self.live:
             return _system_name(kind, number)
         return next((name for name, known in self._accounts(kind) if known == number), str(number))
@@ -364,33 +271,35 @@ class PosixHost:
 
     def _plain(self, path: str) -> str:
         try:
-            with open(self._real(path), "rb") as file:
-                return _text(file.read())
+            with open(self.real(path), "rb") as file:
+                return decoded(file.read())
         except OSError:
             return ""
-
-    @staticmethod
-    def _sync(real: str) -> None:
-        descriptor = os.open(real, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-    @staticmethod
-    @contextlib.contextmanager
-    def _told(path: str, problem: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise _host_error(path, problem, error) from None
 
 
 def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # a pipe would wait for its writer
 
 
-def _host_error(path: str, problem: str, error: OSError) -> HostError:
+@contextlib.contextmanager
+def told(path: str, problem: str) -> Iterator[None]:
+    """Tell an OSError as a HostError of that path."""
+    try:
+        yield
+    except OSError as error:
+        raise host_error(path, problem, error) from None
+
+
+def sync_directory(real: str) -> None:
+    """See that the names in a directory, or a file's content, are on the disk."""
+    descriptor = os.open(real, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def host_error(path: str, problem: str, error: OSError) -> HostError:
     hints = {
         errno.ENOSPC: "make room on that file system",
         errno.EDQUOT: "make room in the quota",
@@ -400,28 +309,6 @@ def _host_error(path: str, problem: str, error: OSError) -> HostError:
         errno.EISDIR: "remove the directory of that name",
     }
     return HostError(path, f"{problem}: {error.strerror}", hints.get(error.errno or 0, ""))
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_still(real: str, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(real), os.fstat(descriptor))
-    except OSError:
-        return False
-
-
-def _above(path: str) -> Iterator[str]:
-    """The directories that hold the parts of a path."""
-    while path.strip("/"):
-        path = os.path.dirname(path.rstrip("/"))
-        yield path or "/"
 
 
 def _system_name(kind: str, number: int) -> str:
@@ -444,5 +331,5 @@ def _system_number(kind: str, name: str) -> int | None:
         return None
 
 
-def _text(data: bytes) -> str:
+def decoded(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")

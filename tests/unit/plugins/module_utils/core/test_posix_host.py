@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.fleetmail.smtp.plugins.module_utils.core import posix_host as module
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core import mail_log
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.errors import HostError
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.host import Snapshot
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.posix_host import PosixHost
@@ -162,7 +162,7 @@ def test_however_paths_and_links_wind_they_stay_inside(
         os.symlink(target or ".", root / "etc" / name)
     host = PosixHost(str(root))
     try:
-        real = host._real("/etc/" + "/".join(parts))
+        real = host.real("/etc/" + "/".join(parts))
     except HostError:
         return  # a loop
     assert (real + "/").startswith(str(root) + "/")
@@ -388,6 +388,6 @@ def test_no_more_than_a_megabyte_of_a_log(host: PosixHost, root: Path) -> None:
     log.parent.mkdir()
     log.write_text("")
     mark = host.log_mark()
-    log.write_text("x" * (module.LOG_LIMIT + 1000) + "end")
-    assert len(host.log(mark)) == module.LOG_LIMIT
+    log.write_text("x" * (mail_log.LOG_LIMIT + 1000) + "end")
+    assert len(host.log(mark)) == mail_log.LOG_LIMIT
     assert host.log(mark).endswith("xend")
