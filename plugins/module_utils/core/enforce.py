@@ -14,7 +14,6 @@ from .errors import FleetmailError, HostError, InvalidService, StepFailed, unfor
 from .journal import STATE, interrupted
 from .order import Order
 from .plan import Drift, Plan, compare
-from .proof_options import certificate_problems
 from .redaction import LONGEST, Redactor
 from .service import Service, public_view
 
@@ -152,6 +151,8 @@ class Enforcement:
 
     def _judge_certificates(self) -> None:
         if not self.plan.empty and self.wanted is not None:
+            from .proof_options import certificate_problems
+
             problems = list(certificate_problems(self.wanted.ca_file, self.host))
             if problems:
                 raise InvalidService(problems)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .backends.base import Backend
 from .backends.registry import choose
 from .errors import InvalidService, Problem
-from .proof_options import LEVELS, SendOrder, ca_problems
 from .service import NOT_ONE_LINE, Service, is_address, is_one_line
 
 if TYPE_CHECKING:
     from .port import Host
+    from .proof_options import SendOrder
 
 
 class Order(NamedTuple):
@@ -42,7 +42,7 @@ class Order(NamedTuple):
             backend=options.get("backend") or "auto",
             verify=(options.get("verify") or "none") if present else "none",
             verify_recipient=options.get("verify_recipient") or "",
-            test_send=SendOrder.from_options(send) if send else None,
+            test_send=_send_order(send) if send else None,
             backup=bool(options.get("backup")),
             backend_options=options.get("backend_options") or {},
             root=options.get("root") or "/",
@@ -83,10 +83,8 @@ class Order(NamedTuple):
 
             named = {problem.option for problem in own}
             yield from (problem for problem in problems(self.service) if problem.option not in named)
-        if self.verify not in LEVELS:
-            yield Problem("verify", f"'{self.verify}' is not known", "one of " + ", ".join(LEVELS))
-        if self.verify != "none" and not self.service.host:
-            yield Problem("verify", "there is no host to probe", "give host, or verify: none")
+        if self.verify != "none":
+            yield from self._verify_problems()
         if self.verify == "recipient" and not self.verify_recipient:
             yield Problem("verify_recipient", "is required with verify: recipient", "an address that the relay takes")
         if self.verify_recipient and not is_address(self.verify_recipient):
@@ -94,16 +92,31 @@ class Order(NamedTuple):
         if self.test_send is not None:
             yield from self.test_send.problems()
 
+    def _verify_problems(self) -> Iterator[Problem]:
+        from .proof_options import LEVELS
+
+        if self.verify not in LEVELS:
+            yield Problem("verify", f"'{self.verify}' is not known", "one of " + ", ".join(LEVELS))
+        if not self.service.host:
+            yield Problem("verify", "there is no host to probe", "give host, or verify: none")
+
     def _on_host(self, host: Host, backend: Backend, check: bool) -> Iterator[Problem]:
         if host.live and not check:
             yield from backend.not_installed(self.service)
         path = self.service.ca_file
-        if is_one_line(path) and (
-            not check or host.exists(path)
-        ):  # in check mode an earlier task has not brought it yet
+        # in check mode an earlier task has not brought it yet
+        if path and is_one_line(path) and (not check or host.exists(path)):
+            from .proof_options import ca_problems
+
             yield from ca_problems(path, host)
         if self.test_send is not None and self.test_send.via == "mta" and not host.live:
             yield Problem("test_send.via", "nothing runs in the tree that could send", "use via: relay")
+
+
+def _send_order(options: Mapping[str, Any]) -> SendOrder:
+    from .proof_options import SendOrder
+
+    return SendOrder.from_options(options)
 
 
 def offline_problems(options: Mapping[str, Any]) -> list[Problem]:
