@@ -56,6 +56,7 @@ TEST_SEND_HERE: dict[str, Any] = {
     "via": {"type": "str", "choices": ["relay", "mta"], "default": "relay"},
 }
 
+SECRETS = ("password", "client_secret", "access_token", "authorization_response", "proxy")
 LEVELS = ["none", "connect", "tls", "auth", "recipient"]
 
 
@@ -120,7 +121,7 @@ def _without(parameters: dict[str, Any], named: set[str]) -> dict[str, Any]:
 
 
 def secrets_of(parameters: dict[str, Any]) -> list[str]:
-    return [parameters[name] for name in ("password", "client_secret", "access_token") if parameters.get(name)]
+    return [parameters[name] for name in SECRETS if parameters.get(name)]
 
 
 def run(module: AnsibleModule, work: Callable[[], dict[str, Any]]) -> None:
