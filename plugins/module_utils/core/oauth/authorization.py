@@ -15,11 +15,12 @@ from urllib.parse import urlsplit
 
 from ..errors import HostError, InvalidService, Problem
 from ..service import is_loopback
+from .answered import authorized, refused
 from .causes import CAUSES, Cause
 from .client import Refused
 from .grants.base import PersonGrant, Reply
 from .grants.registry import grant_type
-from .renewal import CLOCK_OFF, authorized, noted, refused
+from .renewal import CLOCK_OFF, noted
 from .status import iso
 from .tokens import ClientOf, Clock, Outcome, step
 

@@ -9,8 +9,9 @@ import time
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
 from ..errors import FleetmailError, HostError
+from .answered import authorized, not_asked, refused, renewed
 from .giving import give, stale, wake
-from .renewal import CLOCK_OFF, authorized, is_valid, need, not_asked, refused, renewed, retaken, settled, waits
+from .renewal import CLOCK_OFF, is_valid, need, retaken, settled, waits
 
 if TYPE_CHECKING:
     from .client import TokenClient
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from .registration import Registration
     from .store import Consumer, Store, TokenState
 
-__all__ = ["Outcome", "accept", "ensure", "need", "remove"]
+__all__ = ["Outcome", "accept", "ensure", "need", "remove", "step"]
 Clock = Callable[[], float]
 ClientOf = Callable[["Registration"], "TokenClient"]
 TRIES, PAUSE = 10, 0.3  # to write down an answer that cannot be had twice
@@ -89,6 +90,23 @@ def accept(store: Store, name: str, reply: Reply, now: Clock = time.time) -> Out
         if run.state.registration is None:
             raise HostError(store.registration_path(name), "is not there", "declare the client first")
         run.state, run.refreshed = authorized(run.state, run.state.registration, reply, run.at), True
+        run.waited = True  # nobody authorizes anew for nothing: a relay may have refused the token that is good for us
+        run.keep()
+    return run.outcome()
+
+
+def step(store: Store, name: str, make: Callable[[TokenState, int], TokenState], now: Clock = time.time) -> Outcome:
+    """One step of an authorization: ``make`` gives the state that comes of it, and may ask the server. Takes the lock.
+
+    ``make`` must not raise. Raises HostError where the store cannot be written; then ``make`` was not called.
+    """
+    run = _Run(store, name, now)
+    with store.locked(name):
+        run.look()
+        store.reserve(name, run.at)
+        before = run.state.access
+        run.state = make(run.state, run.at)
+        run.refreshed = run.waited = run.state.access is not before and run.state.access is not None
         run.keep()
     return run.outcome()
 
