@@ -86,9 +86,11 @@ class Draft:
         states += self.plugin.states() if self.plugin else []
         states += self._master_state(slot)
         states.append(self._main_state(slot, password, routes))
-        if self.service is not None and self.observed.managed and not (self.pipe and self.own_agent):
+        if self.service is not None and self.observed.managed:
+            if self.pipe:
+                self.observed.faults += self.pipe.strays(self.host, self.found.agent)
             ours = self._settings(self.service, password) if self.own_agent else self._own_parameters(slot, password)
-            self._tell_strays(ours)
+            self._tell_strays({} if self.pipe and self.found.agent.startswith(OURS) else ours)
         kept = {path for state in states for path in (state.path, state.path + state.built)}
         return states + [state for state in self._leftovers() if state.path not in kept]
 

@@ -36,6 +36,7 @@ OAUTH = ("xoauth2", "oauthbearer")
 
 # a status that pipe(8) does not know bounces, and so would a wrapper that is missing or was killed: those have to wait
 _GUARD = 'trap : 1 2 15; "$$0" "$$@" || exit $$(($$? == 69 ? 69 : 75))'
+_NO_FIELD = re.compile(r"(?!(host|port|timeout|tls|tls_\w+|user) )")  # a line that the form has no field for
 _OURS = re.compile(rf" {re.escape(WRAPPER)} (\S+) \$\{{sender\}} \$\{{recipient\}}")
 
 SCRIPT = r"""#!/bin/sh
@@ -48,9 +49,9 @@ LC_ALL=C PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
 export LC_ALL PATH
 
 case $3 in
-*[][:space:]\"\(\),:\;\<\>\\]*)
+*[[:space:]\"\(\),:\;\<\>\\]*)
     # it would read several addresses, or another one, out of that
-    echo "5.1.3 msmtp cannot send to the address $3"
+    printf '5.1.3 msmtp cannot send to the address %s\n' "$3"
     exit 69 ;;
 esac
 
@@ -71,9 +72,15 @@ esac
 case $log in
 *" errormsg='"*) why=${log##*" errormsg='"} why=${why%%"'"*} ;;
 esac
+while :; do
+    case $reply in
+    *'\n'*) reply="${reply%%'\n'*} ${reply#*'\n'}" ;;
+    *) break ;;
+    esac
+done
 
 if [ $code -eq 0 ]; then
-    echo "${reply:-accepted}"
+    printf '%s\n' "${reply:-accepted}"
     exit 0
 fi
 
@@ -102,10 +109,11 @@ case $said in
 esac
 
 if [ "$reply" ]; then
-    echo "$status ${log%% *} said: $reply ($why)"
+    said="${log%% *} said: $reply ($why)"
 else
-    echo "$status ${why:-${said:-msmtp ended with status $code}}"
+    said=${why:-${said:-msmtp ended with status $code}}
 fi
+printf '%s %s\n' $status "$said"
 exit $exit
 """
 
@@ -144,6 +152,15 @@ class Pipe:
             "remove_bcc_headers off",
         ]
         return "# Managed by fleetmail.smtp, for Postfix.\n" + "".join(line + "\n" for line in lines)
+
+    def strays(self, host: Host, agent: str) -> list[tuple[str, Any, Any]]:
+        """What was changed by hand in the configuration that an agent has, and no field of the form tells of."""
+        path = self.config_path(agent[-1:]) if agent.startswith(OURS) else ""
+        found, wanted = text_of(host, path) if path else "", self.config()
+        differs = found and [*filter(_NO_FIELD.match, found.split("\n"))] != [
+            *filter(_NO_FIELD.match, wanted.split("\n"))
+        ]
+        return [(f"content of {path}", "(differs)", "(managed)")] if differs else []
 
     def entry(self, agent: str, slot: str) -> str:
         """The transport (pipe(8), master(5)). The empty sender of bounces stays empty."""
