@@ -286,7 +286,9 @@ class TokenClient:
 
     def _exchange(self, option: str, call: Call) -> Answer:
         """One exchange, tried again only where the server certainly did nothing with it, and briefly."""
-        end = self._end = max(self._end, time.monotonic() + 1)
+        if time.monotonic() >= self._end:
+            self._end = time.monotonic() + 2 * self._timeout
+        end = self._end
         for pause in (*PAUSES, None):
             try:
                 answer = self._transport(call, min(self._timeout, max(1.0, end - time.monotonic())))

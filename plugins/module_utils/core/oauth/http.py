@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-LIMIT = 1 << 20  # bytes of an answer
+LIMIT = 4 << 20  # bytes of an answer
 CONNECT_TIMEOUT = 10  # seconds; the whole exchange has the time that the caller gives
 
 # X509_V_ERR_* of openssl/x509_vfy.h

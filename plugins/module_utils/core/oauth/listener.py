@@ -136,8 +136,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         listener = self.server.listener
-        target = urlsplit(self.path)
-        if not is_loopback(urlsplit("//" + self.headers.get("Host", "")).hostname or ""):
+        try:
+            target = urlsplit(self.path)
+            asked_for = urlsplit("//" + self.headers.get("Host", "")).hostname or ""
+        except ValueError:
+            asked_for = ""
+        if not is_loopback(asked_for):
             self._send(400, landing.lost())  # a name of somebody's that was made to lead here
         elif target.path == listener.path and target.query:
             listener.take(self.path)

@@ -59,6 +59,7 @@ class Provider(NamedTuple):
         if not self.offers(grant):
             offered = ", ".join(self.grants)
             yield Problem("oauth_grant", f"{self.title} does not offer {grant} for mail", f"one of {offered}")
+            return
         yield from self._tenant_problems(tenant, grant)
         if grant in PERSON_GRANTS and self.offline_scope and scope and self.offline_scope not in scope:
             hint = f"add {self.offline_scope}, or leave scope out"
