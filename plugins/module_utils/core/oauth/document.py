@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import HostError
 
 VERSION = 1
-DEEPEST = "the file is kept as it is; look at it, then move it away or restore it from a backup"
+KEPT = "the file is kept as it is; look at it, then move it away or restore it from a backup"
 
 
 def written(record: Mapping[str, Any]) -> bytes:
@@ -25,17 +25,17 @@ def understood(path: str, content: bytes) -> dict[str, Any]:
     try:
         record = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError):
-        raise HostError(path, "is damaged or not a file of the token store", DEEPEST) from None
+        raise HostError(path, "is damaged or not a file of the token store", KEPT) from None
     version = record.get("version") if isinstance(record, dict) else None
-    if isinstance(version, int) and not isinstance(version, bool) and version > VERSION:
+    if type(version) is int and version > VERSION:
         problem = f"was written by a newer release (version {version}, known here: {VERSION})"
         raise HostError(path, problem, "install the newer release of the collection and of the keeper")
-    if version != VERSION:
-        raise HostError(path, "is not a file of the token store", DEEPEST)
+    if type(version) is not int or version != VERSION:
+        raise HostError(path, "is not a file of the token store", KEPT)
     found: dict[str, Any] = record
     return found
 
 
 def not_ours(path: str) -> HostError:
     """What to raise where a record has the right version and the wrong fields."""
-    return HostError(path, "has fields that are not those of the token store", DEEPEST)
+    return HostError(path, "has fields that are not those of the token store", KEPT)

@@ -175,12 +175,21 @@ class Store:
         state = state._replace(serial=state.serial + 1)
         content = document.written(record_of(state))
         if name in self._reserved:
+            self._fill(name, content)
             self._reserved.discard(name)
-            self.host.refill(self._candidate(name), content)
-            self.host.rename(self._candidate(name), self.token_path(name))
         else:
             self._put(self.token_path(name), content)
         return state
+
+    def _fill(self, name: str, content: bytes) -> None:
+        """Into the room that was taken; where that is of no use after all, give it up to have it for a new file."""
+        candidate, path = self._candidate(name), self.token_path(name)
+        try:
+            self.host.refill(candidate, content)
+        except HostError:
+            self._put(path, content)
+        else:
+            self.host.rename(candidate, path)
 
     def narrow(self, state: TokenState) -> TokenState:
         """Make files that others can read ours alone again."""

@@ -199,7 +199,8 @@ class _Run:
             self.state = not_asked(state, registration, error, int(self.now()))
             return
         # the clock may have leapt meanwhile: what it says now is what the token's age will be judged by
-        at = int(self.now() - (time.monotonic() - began))
+        at = int(self.now()) - int(time.monotonic() - began)
+        self.waited = self.waited or force
         if grant:
             self.state = renewed(state, registration, grant, reply, at)
         else:
