@@ -60,7 +60,7 @@ def virtual_environment(requirements: str, python: Path = Path(sys.executable), 
         # Without its marker an environment is what an interrupted run left.
         if not (environment / ".ready").exists():
             shutil.rmtree(environment, ignore_errors=True)
-            _make(environment, requirements, python)
+            _make(environment, requirements, python.resolve())  # a link may be gone before the environment is
             (environment / ".ready").touch()
     return environment
 
