@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -27,7 +28,6 @@ _CERTIFICATES = {
     62: "certificate_name",
     64: "certificate_name",
 }
-_NO_CERTIFICATES = ("NO_CERTIFICATE_OR_CRL_FOUND", "PEM_LIB", "BAD_BASE64_DECODE", "PEM lib")  # OpenSSL 3 and 1.1
 Result = TypeVar("Result")
 
 
@@ -67,6 +67,8 @@ class Requests:
     def __init__(self, ca_file: str = "", validate_certs: bool = True, proxy: str = "") -> None:
         self._verify: str | bool = (ca_file or True) if validate_certs else False
         self._proxy = proxy
+        if not validate_certs:
+            warnings.filterwarnings("ignore", "Unverified HTTPS request")  # urllib3's, at each one; it was asked for
 
     def __call__(self, call: Call, seconds: float) -> Answer:
         """Raises NoAnswer; within ``seconds``, whatever hangs: the look-up of the name, or a server that drips."""
@@ -74,6 +76,8 @@ class Requests:
 
     def _exchange(self, call: Call, seconds: float) -> Answer:
         requests = _library()
+        if isinstance(self._verify, str):
+            _check_ca_file(self._verify)
         with requests.Session() as session:
             session.trust_env = False
             proxies = {"http": self._proxy, "https": self._proxy} if self._proxy else None
@@ -116,6 +120,16 @@ def within(seconds: float, work: Callable[[], Result]) -> Result:
     raise NoAnswer("timeout", f"not within {seconds:g} s", sent=True)
 
 
+def _check_ca_file(path: str) -> None:
+    """What the library says of one that is none differs from version to version."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError:
+        raise NoAnswer("ca_file", "it holds no certificate", sent=False) from None
+    except OSError as error:
+        raise NoAnswer("ca_file", error.strerror or "it cannot be read", sent=False) from None
+
+
 def _library() -> Any:
     try:
         import requests
@@ -141,8 +155,6 @@ def _no_answer(error: BaseException, requests: Any) -> NoAnswer:
             kind = _CERTIFICATES.get(cause.verify_code, "certificate")
             return NoAnswer(kind, cause.verify_message, sent=False)
     names = {type(cause).__name__ for cause in causes}
-    if any(getattr(cause, "reason", "") in _NO_CERTIFICATES for cause in causes):
-        return NoAnswer("ca_file", "it holds no certificate", sent=False)
     if "ProxyError" in names or "InvalidProxyURL" in names or "ProxySchemeUnknown" in names:
         return NoAnswer("proxy", _words(causes), sent=False)
     if isinstance(error, requests.exceptions.SSLError) or any(isinstance(cause, ssl.SSLError) for cause in causes):
@@ -165,8 +177,6 @@ def _by_connection(error: BaseException, causes: list[BaseException], names: set
         return NoAnswer("connection_refused" if refused else "no_route", words, sent=False)
     if isinstance(error, requests.exceptions.ReadTimeout):
         return NoAnswer("timeout", "no answer", sent=True)
-    if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
-        return NoAnswer("ca_file", error.strerror or "it is not there", sent=False)  # what requests says of `verify`
     return NoAnswer("closed", words, sent=True)
 
 
