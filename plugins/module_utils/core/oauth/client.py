@@ -159,7 +159,8 @@ class TokenClient:
         """What the server says of the person (OpenID Connect Core 5.3), None when it does not. Never raises Refused."""
         self._learn({"access_token": access_token})
         try:
-            url = self.effective.provider_row.userinfo_url or discovery.endpoint(self.metadata(), "userinfo_url")
+            own = self.registration.provider_row.userinfo_url if self.registration.at_provider else ""
+            url = own or discovery.endpoint(self.metadata(), "userinfo_url")
             if not url or list(url_problems("issuer", url)):
                 return None
             answer = self._exchange("issuer", Call(url, None, {"Authorization": "Bearer " + access_token}))

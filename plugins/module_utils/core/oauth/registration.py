@@ -132,7 +132,8 @@ class Registration(NamedTuple):
         """With the provider's URLs, scope and lifetimes in place of what was not given."""
         row = self.provider_row
         tenant = self.tenant or row.tenant
-        urls = {url: getattr(self, url) or getattr(row, url).replace("{tenant}", tenant) for url in (*URLS, "issuer")}
+        urls = {url: getattr(self, url) or getattr(row, url).replace("{tenant}", tenant) for url in URLS}
+        urls["issuer"] = self.issuer or (row.issuer if self.at_provider else "")
         lifetime = self.lifetime
         return self._replace(
             tenant=tenant,
@@ -141,6 +142,11 @@ class Registration(NamedTuple):
             keepalive=self.keepalive or lifetime // 2,
             **urls,
         )
+
+    @property
+    def at_provider(self) -> bool:
+        """Is it the provider's own server that is asked? With other URLs only its habits are taken."""
+        return not (self.authorization_url or self.token_url)
 
     @property
     def lifetime(self) -> int:

@@ -14,6 +14,7 @@ from unit.scripted_http import CLIENT, ISSUER, NOW, TOKENS, Script, error, said
 
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.client import Refused, TokenClient
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.http import Answer, NoAnswer
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.registration import Registration
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.redaction import Secret
 
 REFRESH = {"grant_type": "refresh_token", "refresh_token": "r3fresh-t0ken"}
@@ -276,7 +277,8 @@ def test_introspection() -> None:
 )
 def test_userinfo(answer: Any, found: dict[str, str] | None) -> None:
     script = Script(answer)
-    assert script.client(CLIENT._replace(provider="google")).userinfo("the-token") == found
+    google = Registration(provider="google", client_id="fleet")
+    assert script.client(google).userinfo("the-token") == found
     assert script.calls[0].headers == {"Authorization": "Bearer the-token"}
     assert script.calls[0].form is None
 
@@ -284,3 +286,10 @@ def test_userinfo(answer: Any, found: dict[str, str] | None) -> None:
 @pytest.mark.parametrize("what", [repr, str])
 def test_the_client_shows_no_secret(what: Callable[[object], str]) -> None:
     assert "cl1ent" not in what(Script(said(**TOKENS)).client().registration)
+
+
+def test_a_token_of_another_server_is_never_shown_to_the_provider() -> None:
+    script = Script(said(email="x@example.test"))
+    assert script.client(CLIENT._replace(provider="google")).userinfo("the-token") is None
+    assert script.calls == []
+    assert script.client(CLIENT._replace(provider="google")).issuer == ""

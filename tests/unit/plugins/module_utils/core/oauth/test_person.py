@@ -89,10 +89,13 @@ def test_who_it_is_where_nobody_was_asked_for() -> None:
 
 
 def test_userinfo_where_there_is_no_id_token() -> None:
-    assert judged({}, Script(said(email=USER)), provider="google") == (USER, True)
+    assert judged({}, Script(said(email=USER)), provider="google", authorization_url="", token_url="") == (USER, True)
     with pytest.raises(Refused, match=r"boss@example\.test"):
-        judged({}, Script(said(email="boss@example.test")), provider="google")
-    assert judged({}, Script(Answer(401, {}, b"")), provider="google") == (USER, False)
+        judged({}, Script(said(email="boss@example.test")), provider="google", authorization_url="", token_url="")
+    assert judged({}, Script(Answer(401, {}, b"")), provider="google", authorization_url="", token_url="") == (
+        USER,
+        False,
+    )
 
 
 @pytest.mark.parametrize(
