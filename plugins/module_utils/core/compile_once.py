@@ -48,6 +48,7 @@ class CompileOnce:
 
 
 def install() -> None:
-    """From now on. Imports from anywhere else, and of anything else, stay as they are."""
-    if CompileOnce not in sys.meta_path:
+    """From now on, when this file came from a zip file itself. All other imports stay as they are."""
+    loader = sys.modules[__name__].__loader__
+    if isinstance(loader, zipimporter) and CompileOnce not in sys.meta_path:
         sys.meta_path.insert(0, CompileOnce)
