@@ -29,7 +29,7 @@ MAIL = "From: Somebody <{0}>\nTo: r@example.org\nSubject: t\n\nhello\n"
 _PRISTINE = "/root/postfix-pristine"
 _RESET = f"""
 postsuper -d ALL 2>/dev/null
-rm -rf /etc/postfix {STATE}
+rm -rf /etc/postfix {STATE} /usr/local/lib/fleetmail /var/spool/postfix/fleetmail /etc/sasl-xoauth2.conf
 cp -a {_PRISTINE} /etc/postfix
 kill -0 $(cat /var/spool/postfix/pid/master.pid) 2>/dev/null || service postfix start
 """
@@ -145,12 +145,14 @@ def _facts(path: str) -> tuple[Any, ...]:
 
 
 @contextmanager
-def machine(authority: Authority, addresses: Sequence[str] = (), **tree: Any) -> Iterator[Machine]:
+def machine(
+    authority: Authority, addresses: Sequence[str] = (), role: str = "postfix", **tree: Any
+) -> Iterator[Machine]:
     """A host with Postfix, started, beside the relay with its three ports; more addresses are for other relays."""
     relay = Relay(listeners(authority.good(RELAY_NAME)), users={"fleet": PASSWORD})
     with (
         Network((RELAY_ADDRESS, RELAY6_ADDRESS, *addresses)) as network,
-        Tree("postfix", network=network, **tree) as host,
+        Tree(role, network=network, **tree) as host,
         relay.start(in_net_of=host),
     ):
         host.write(CA_FILE, authority.ca_file.read_bytes())
