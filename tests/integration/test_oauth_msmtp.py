@@ -249,8 +249,8 @@ def test_an_image_gets_the_same_files(host: Tree, relay: Relay) -> None:
         [
             "sh",
             "-c",
-            "rm -rf /srv/image; mkdir -p /srv/image/etc /srv/image/var/lib/fleetmail;"
-            " cp /etc/passwd /etc/group /srv/image/etc; cp -a /var/lib/fleetmail/oauth /srv/image/var/lib/fleetmail",
+            "rm -rf /srv/image; mkdir -p /srv/image/etc/ssl /srv/image/var/lib/fleetmail; cd /srv/image;"
+            f" cp /etc/passwd /etc/group etc; cp {CA_FILE} etc/ssl; cp -a /var/lib/fleetmail/oauth var/lib/fleetmail",
         ]
     )
     result = core.enforce(host, SERVICE, root="/srv/image")

@@ -74,4 +74,5 @@ class OAuthRelay(PostfixRelay):
         text = _OAUTH2_CONF.replace("URL", url).replace("CA", "/etc/dovecot/oauth-ca.pem")
         self.write("/etc/dovecot/oauth2.conf", text + (f"scope = {self._scope}\n" if self._scope else ""), mode=0o600)
         main = self.read("/etc/postfix/main.cf").decode()
-        self.write("/etc/postfix/main.cf", main.replace("limit = 65536\n", f"limit = {self._line_limit}\n"))
+        limit = "\nline_length_limit = "  # not the one of SASL responses
+        self.write("/etc/postfix/main.cf", main.replace(limit + "65536", f"{limit}{self._line_limit}"))
