@@ -119,6 +119,7 @@ def listen(store: Store, name: str, client_of: ClientOf, seconds: float, now: Cl
 
     Raises as ``finish``; HostError where that address cannot be listened at.
     """
+    from .landing import Ending
     from .listener import Listener
 
     state = store.read(name)
@@ -127,13 +128,13 @@ def listen(store: Store, name: str, client_of: ClientOf, seconds: float, now: Cl
     taken: list[Outcome] = []
     last: list[Exception] = []
 
-    def answer(address: str) -> Cause | None:
-        """What the browser brought; the cause why it is not good, for the page."""
+    def answer(address: str) -> Ending | None:
+        """What the browser brought; why it is not good, for the page."""
         try:
             taken.append(finish(store, name, address, client_of, now))
         except Exception as error:  # of the browser's thread: it is raised in ours
             last[:] = [error]
-            return error.cause if isinstance(error, Refused) else HOST_TROUBLE
+            return Ending(error.cause, error.description) if isinstance(error, Refused) else Ending(HOST_TROUBLE)
         return None
 
     def enough() -> bool:

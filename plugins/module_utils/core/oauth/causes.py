@@ -62,7 +62,7 @@ _TABLE = (
     Cause("consent_required", "blocked", False,
           "consent to this application is missing or was taken back",
           "have an administrator grant it (Entra admin center > Enterprise applications > this application > "
-          "Permissions > Grant admin consent), or " + AUTHORIZE + " and accept"),
+          "Permissions > Grant admin consent), or " + AUTHORIZE + ", and accept"),
     Cause("account_disabled", "blocked", False,
           "the account is disabled",
           "have an administrator enable it; sending goes on by itself after that"),
@@ -171,7 +171,7 @@ _TABLE = (
           "the server does not accept the authorization code: it was used already, or is older than a few minutes",
           AUTHORIZE + ", and hand the new address over at once"),
     Cause("other_person", "unauthorized", False,
-          "another account than username authorized",
+          "another account authorized than the one that username names",
           "sign out in that browser, or open the address in a private window, and sign in as username; or set username "
           "to the account's own name"),
     Cause("scope_missing", "unauthorized", False,

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import socket
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from .causes import Cause
@@ -69,12 +70,19 @@ _TITLE = "Sending mail: authorization"
 _CLOSE = "You can close this window."
 
 
+class Ending(NamedTuple):
+    """Why it came to nothing: the cause, and what was found in this case (no secret in it)."""
+
+    cause: Cause
+    detail: str = ""
+
+
 def finished(username: str) -> str:
     """The page after a success. ``username``: the mailbox, "" where nobody is named."""
     who = f'<p class="who">{escape(username)}</p>' if username else ""
     body = (
-        f"{who}<p>The host may now send mail for this account. It renews the access by itself, so nobody has to sign "
-        "in again while it is in use.</p><h2>What to do next</h2><p>Nothing. The task that waited for this goes on by "
+        f"{who}<p>The host {_host()} may now send mail for this account. It renews the access by itself, so that "
+        "nobody has to sign in again.</p><h2>What to do next</h2><p>Nothing. The task that waited for this goes on by "
         f"itself. {_CLOSE}</p>"
         '<p class="soft">To take the access back, remove the application in your account\'s security settings, or run '
         "smtp_oauth_token with state: absent.</p>"
@@ -82,11 +90,13 @@ def finished(username: str) -> str:
     return _page("good", "Mail can be sent now", body)
 
 
-def failed(cause: Cause) -> str:
+def failed(ending: Ending) -> str:
     """The page after a refusal."""
+    cause = ending.cause
     waits = cause.status == "pending"
     heading = _HEADINGS.get(cause.name, "The authorization did not succeed")
-    body = f"<p>{_sentence(cause.summary)}</p><h2>What to do next</h2><p>{_sentence(cause.next_step)}</p>"
+    found = f'<p class="who">{_sentence(ending.detail)}</p>' if ending.detail else ""
+    body = f"<p>{_sentence(cause.summary)}</p>{found}<h2>What to do next</h2><p>{_sentence(cause.next_step)}</p>"
     if waits:
         body += f'<p class="soft">The authorization that was begun is still waiting. {_CLOSE}</p>'
     else:
@@ -110,9 +120,13 @@ def _page(sign: str, heading: str, body: str) -> str:
         f'<svg class="{sign}" viewBox="0 0 52 52" fill="none" stroke="currentColor" stroke-width="4" '
         'stroke-linecap="round" stroke-linejoin="round" aria-hidden="true"><circle cx="26" cy="26" r="23"/>'
         f"{_SIGNS[sign]}</svg><h1>{escape(heading)}</h1>{body}"
-        "<footer>fleetmail.smtp on this host. This page was made here; nothing was loaded from elsewhere.</footer>"
+        f"<footer>This page was made by fleetmail.smtp on {_host()}. Nothing was loaded from elsewhere.</footer>"
         "</main></body></html>"
     )
+
+
+def _host() -> str:
+    return escape(socket.gethostname())
 
 
 def _sentence(text: str) -> str:

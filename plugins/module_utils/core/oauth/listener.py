@@ -19,7 +19,7 @@ from ..service import is_loopback
 from . import landing
 
 if TYPE_CHECKING:
-    from .causes import Cause
+    from .landing import Ending
 
 DONE = (
     "/done"  # where the browser goes from the address with the code in it, so that none is left in its bar or history
@@ -27,7 +27,7 @@ DONE = (
 LINGER = 5  # seconds that the browser has to fetch that page
 IDLE = 10  # seconds of a connection that says nothing
 
-Answer = Callable[[str], "Cause | None"]
+Answer = Callable[[str], "Ending | None"]
 
 
 class Listener:
@@ -96,8 +96,8 @@ class Listener:
             if self._answer is None:
                 return
             self._seen.clear()
-            cause = self._answer(self.origin + target)
-            self._page = landing.finished(self.username) if cause is None else landing.failed(cause)
+            ending = self._answer(self.origin + target)
+            self._page = landing.finished(self.username) if ending is None else landing.failed(ending)
             self._answered.set()
 
     def page(self) -> str:

@@ -89,7 +89,7 @@ class AuthorizationCode(PersonGrant):
         if returned.address and not _same_place(returned.address, redirect):
             raise _other(f"the browser should have ended at {redirect}")
         if not secrets.compare_digest(returned.get("state").encode(), pending.data["state"].encode()):
-            raise _other("its state is missing" if not returned.get("state") else "its state is another one's")
+            raise _other("it has no state" if not returned.get("state") else "its state belongs to another one")
         _check_issuer(returned, client)
         told = complaint(returned.values)
         if told is not None:

@@ -11,7 +11,11 @@ import pytest
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth import landing
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.causes import CAUSES
 
-PAGES = [landing.finished("fleet@example.test"), landing.lost(), *(landing.failed(cause) for cause in CAUSES.values())]
+PAGES = [
+    landing.finished("fleet@example.test"),
+    landing.lost(),
+    *(landing.failed(landing.Ending(cause, "x < y")) for cause in CAUSES.values()),
+]
 
 
 class Reader(HTMLParser):
@@ -63,6 +67,7 @@ def test_a_name_is_shown_as_text() -> None:
 
 @pytest.mark.parametrize("name", ["access_denied", "other_authorization", "consent_required", "other_person"])
 def test_what_happened_and_what_to_do(name: str) -> None:
-    page = landing.failed(CAUSES[name])
+    page = landing.failed(landing.Ending(CAUSES[name], "<i>x</i>"))
+    assert "&lt;i&gt;x" in page.lower()
     assert "What to do next" in page
     assert ("still waiting" in page) is (CAUSES[name].status == "pending")

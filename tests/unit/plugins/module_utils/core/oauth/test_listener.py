@@ -13,7 +13,8 @@ from http.client import HTTPConnection, HTTPResponse
 import pytest
 
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.errors import HostError
-from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.causes import CAUSES, Cause
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.causes import CAUSES
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.landing import Ending
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.listener import Listener
 
 
@@ -29,18 +30,18 @@ class Flow:
     def __init__(self, host: str = "127.0.0.1", path: str = "/back", seconds: float = 20) -> None:
         self.port = free_port()
         self.taken: list[str] = []
-        self.cause: Cause | None = None
+        self.ending: Ending | None = None
         self.redirect = f"http://{host}:{self.port}{path}"
         self.listener = Listener(self.redirect, "fleet@example.test")
         self.seconds = seconds
         self.thread = threading.Thread(target=self._serve)
 
-    def answer(self, address: str) -> Cause | None:
+    def answer(self, address: str) -> Ending | None:
         self.taken.append(address)
-        return self.cause
+        return self.ending
 
     def _serve(self) -> None:
-        self.listener.serve(self.answer, self.seconds, lambda: bool(self.taken) and self.cause is None)
+        self.listener.serve(self.answer, self.seconds, lambda: bool(self.taken) and self.ending is None)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Flow]:
@@ -78,10 +79,10 @@ def test_the_browser_comes_back_and_its_address_is_cleaned() -> None:
 
 def test_after_an_error_it_goes_on_listening() -> None:
     with Flow().running() as flow:
-        flow.cause = CAUSES["other_authorization"]
+        flow.ending = Ending(CAUSES["other_authorization"])
         assert flow.get("/back?code=wrong&state=x")[0].status == 303
         assert "still waiting" in flow.get("/done")[1]
-        flow.cause = None
+        flow.ending = None
         flow.get("/back?code=right&state=y")
         assert "Mail can be sent now" in flow.get("/done")[1]
     assert len(flow.taken) == 2
@@ -193,8 +194,8 @@ def test_the_port_is_free_afterwards() -> None:
 
 
 def test_the_page_waits_for_the_exchange() -> None:
-    def slow(real: Callable[[str], Cause | None]) -> Callable[[str], Cause | None]:
-        def answer(address: str) -> Cause | None:
+    def slow(real: Callable[[str], Ending | None]) -> Callable[[str], Ending | None]:
+        def answer(address: str) -> Ending | None:
             time.sleep(0.5)
             return real(address)
 

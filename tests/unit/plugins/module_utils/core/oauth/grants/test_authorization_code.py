@@ -128,9 +128,9 @@ def test_an_answer_as_people_paste_it() -> None:
 @pytest.mark.parametrize(
     ("changes", "cause", "words"),
     [
-        ({"state": "another"}, "other_authorization", "its state is another one's"),
-        ({"state": ""}, "other_authorization", "its state is missing"),
-        ({"state": "\u00e9"}, "other_authorization", "its state is another one's"),
+        ({"state": "another"}, "other_authorization", "its state belongs to another one"),
+        ({"state": ""}, "other_authorization", "it has no state"),
+        ({"state": "\u00e9"}, "other_authorization", "its state belongs to another one"),
         ({"place": "http://127.0.0.1:9999/callback"}, "other_authorization", "should have ended at"),
         ({"place": "http://127.0.0.1:8400/other"}, "other_authorization", "should have ended at"),
         ({"place": "https://evil.test/callback"}, "other_authorization", "should have ended at"),
