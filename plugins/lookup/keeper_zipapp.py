@@ -23,6 +23,7 @@ from ansible.plugins.lookup import LookupBase
 
 CORE = Path(__file__).parents[1] / "module_utils" / "core"
 PROGRAM = "oauth/keeper.py"
+PYTHON = "/usr/bin/python3"
 PACKAGE = "fleetmail_smtp"  # what core is called in the file
 MAIN = f"""# SPDX-License-Identifier: BSD-2-Clause
 import sys
@@ -36,10 +37,10 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip file can hold
 
 class LookupModule(LookupBase):
     def run(self, terms: list[str], variables: Any = None, **options: Any) -> list[str]:
-        self.set_options(var_options=variables, direct=options)
-        if terms:
-            raise AnsibleError("keeper_zipapp takes no terms")
-        content = program(self.get_option("python"))
+        python = str(options.pop("python", PYTHON))
+        if terms or options:
+            raise AnsibleError("keeper_zipapp takes no terms, and no option but python")
+        content = program(python)
         path = Path(constants.DEFAULT_LOCAL_TMP) / f"keeper-{hashlib.sha256(content).hexdigest()}"
         if not path.exists():  # the workers of one run share it
             _write(path, content)

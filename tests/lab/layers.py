@@ -63,6 +63,7 @@ RECIPES: dict[str, Recipe] = {
     "bare": Recipe(),
     "bare-repository": Recipe(("apt-utils",), script=_REPOSITORY),  # can install the mail software, without a network
     "exim": Recipe(("exim4-daemon-light",), _EXIM_SEED),
+    "keeper": Recipe(("systemd", "cron", "python3-requests", "msmtp"), _MSMTP_SEED),
     "msmtp": Recipe(("msmtp", "msmtp-mta"), _MSMTP_SEED),
     "postfix": Recipe(("postfix", "libsasl2-modules"), _POSTFIX_SEED),
     "postfix-msmtp": Recipe(("postfix", "libsasl2-modules", "msmtp"), _POSTFIX_SEED + _MSMTP_SEED),
