@@ -14,7 +14,7 @@ from ..errors import Problem, StepFailed
 from ..redaction import Secret
 from . import msmtp_file
 from .base import Backend, Capabilities, FileState, Observed, Option, Rule, Submission, original_path, raw, text_of
-from .msmtp_file import LONGEST_LINE, ROUTE
+from .msmtp_file import LONGEST_BEARER, LONGEST_LINE, OAUTH, ROUTE, SYSTEM_ONLY
 
 if TYPE_CHECKING:
     from ..host import Completed
@@ -25,14 +25,12 @@ if TYPE_CHECKING:
 MAIN = "/etc/msmtprc"
 GROUP = "msmtp"
 USER_FILES = (".msmtprc", ".config/msmtp/config")
-SYSTEM_ONLY = {"HOME": "/nonexistent", "XDG_CONFIG_HOME": "/nonexistent"}  # no user's own file is looked at
 
 # nothing can ever be a socket below /dev/null: connecting to it fails at once with EX_TEMPFAIL and these words
 NOWHERE = "/dev/null/"
 DISABLED = NOWHERE + "mail is disabled (service {})"
 NO_HOST_YET = "disabled.invalid"  # RFC 6761 6.4: a name that never exists
 
-OAUTH = ("xoauth2", "oauthbearer")
 MECHANISMS = "|".join(("on|plain|login|cram-md5|digest-md5|scram-sha-1|scram-sha-256|ntlm|gssapi", *OAUTH))
 ABSOLUTE = r"/[^\x00-\x1f\x7f]{1,400}"
 _SUBSTITUTED = r"(?i)%[UHCM]"
@@ -55,7 +53,7 @@ class Msmtp(Backend):
         ),
         auth_types=("none", "password", "oauth"),
         several=True,
-        longest_bearer=3057,  # 4,094 characters are a command's limit (SMTP_MAXCMDLEN), "AUTH OAUTHBEARER " with them
+        longest_bearer=LONGEST_BEARER,
         rules=(
             Rule("username", "fits no line of msmtp's", "at most 492 bytes", longest=LONGEST_LINE - 7),
             Rule("ca_file", "fits no line of msmtp's", "a shorter path", longest=LONGEST_LINE - 17),
@@ -134,6 +132,11 @@ class Msmtp(Backend):
     def wanted_form(self, service: Service) -> dict[str, Any]:
         return super().wanted_form(service._replace(senders=msmtp_file.canonical(service.senders)))
 
+    def by_hand(self, service: Service, observed: Observed) -> None:
+        from .msmtp_by_hand import read
+
+        read(self, service, observed)
+
     def consumer(self, service: Service) -> Consumer:
         from ..oauth.token_files import Consumer
 
@@ -162,7 +165,7 @@ class Msmtp(Backend):
             password = self._password(account)
             observed.secrets += [password] if password else []
             senders = map(msmtp_file.sender_of, msmtp_file.routes(found, name))
-            observed.form = _form(settings, password, msmtp_file.canonical(senders))
+            observed.form = form_of(settings, password, msmtp_file.canonical(senders))
         return observed
 
     def _effective(self, account: Account | None, observed: Observed) -> Settings:
@@ -277,7 +280,7 @@ class Msmtp(Backend):
             lines.append(f'socket "{DISABLED.format(service.name)}"')
         lines.append("host " + (service.host or NO_HOST_YET))
         lines += [f"port {service.port}", f"timeout {service.timeout}"]
-        lines += [*_tls(service), *self._auth(service, slot), *self._sender(service)]
+        lines += [*msmtp_file.tls(service), *self._auth(service, slot), *self._sender(service)]
         for key, silent in (("domain", "localhost"), ("syslog", "off"), ("logfile", ""), ("aliases", "")):
             if self.option(key) != silent:
                 lines.append(f'{key} "{self.option(key)}"')
@@ -381,14 +384,7 @@ def _rewritten(service: Service) -> Iterator[Problem]:
         )
 
 
-def _tls(service: Service) -> Iterator[str]:
-    yield "tls " + ("off" if service.security == "none" else "on")
-    yield "tls_starttls " + ("off" if service.security == "tls" else "on")
-    yield "tls_certcheck " + ("on" if service.validate_certs else "off")
-    yield "tls_trust_file " + (f'"{service.ca_file}"' if service.ca_file else "system")
-
-
-def _form(settings: Settings, password: str | None, senders: tuple[str, ...]) -> dict[str, Any]:
+def form_of(settings: Settings, password: str | None, senders: tuple[str, ...]) -> dict[str, Any]:
     """Effective settings in the form's words."""
     authenticates = settings["auth"] != "off"
     socket = settings.get("socket", "")

@@ -7,12 +7,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from .. import marks
+
+if TYPE_CHECKING:
+    from ..service import Service
 
 HEADER = "# Managed by fleetmail.smtp: its next run undoes what is changed here by hand.\n"
 ROUTES_BELOW = "# Which sender goes through which account: the first one that fits."
 LONGEST_LINE = 499  # bytes without the line end; a longer one makes msmtp 1.8 refuse the whole file
+
+# a command has at most 4,094 characters (SMTP_MAXCMDLEN): "AUTH OAUTHBEARER " and base64 of so many bytes
+LONGEST_BEARER = 3057
+OAUTH = ("xoauth2", "oauthbearer")
+SYSTEM_ONLY = {"HOME": "/nonexistent", "XDG_CONFIG_HOME": "/nonexistent"}  # no user's own file is looked at
 
 Settings = dict[str, str]
 
@@ -149,12 +158,12 @@ def complaint(words: str) -> str:
     return ": ".join(([line.group()] if line else []) + kinds)
 
 
-def tls(security: str, validate_certs: bool, ca_file: str) -> Iterator[str]:
-    """The lines that say how the connection is secured; ``security`` as the form has it."""
-    yield "tls " + ("off" if security == "none" else "on")
-    yield "tls_starttls " + ("off" if security == "tls" else "on")
-    yield "tls_certcheck " + ("on" if validate_certs else "off")
-    yield "tls_trust_file " + (f'"{ca_file}"' if ca_file else "system")
+def tls(service: Service) -> Iterator[str]:
+    """The lines that say how the connection is secured."""
+    yield "tls " + ("off" if service.security == "none" else "on")
+    yield "tls_starttls " + ("off" if service.security == "tls" else "on")
+    yield "tls_certcheck " + ("on" if service.validate_certs else "off")
+    yield "tls_trust_file " + (f'"{service.ca_file}"' if service.ca_file else "system")
 
 
 # -- which account a sender's mail goes through ----------------------------------------------------------------------

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from .base import Submission
+from .msmtp_file import SYSTEM_ONLY
 
 if TYPE_CHECKING:
     from ..host import Completed
     from ..port import Host
 
-SYSTEM_ONLY = {"HOME": "/nonexistent", "XDG_CONFIG_HOME": "/nonexistent"}  # no user's own file is looked at
 _LOGGED = re.compile(r"(\w+)='(.*?)'(?= \w+=|$)", re.S)
 
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from ..errors import Problem
 from ..oauth.token_files import Consumer
 from .base import text_of
+from .msmtp_file import LONGEST_BEARER
 from .postfix import MAIN
 from .postfix_files import CONF
-from .postfix_pipe import LONGEST_BEARER, Pipe
+from .postfix_pipe import Pipe
 from .postfix_pipe import problems as pipe_problems
 from .postfix_xoauth2 import Plugin, library, rejected
 

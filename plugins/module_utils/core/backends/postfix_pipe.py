@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import Problem, StepFailed
 from . import msmtp_file
 from .base import FileState, raw, text_of
-from .msmtp_file import LONGEST_LINE
+from .msmtp_file import LONGEST_LINE, OAUTH, SYSTEM_ONLY
 from .postfix import ACCOUNT, MASTER, system_bundle
 from .postfix_files import CONFIG, FILES, OURS, WRAPPER, Transport
 
@@ -28,11 +28,8 @@ if TYPE_CHECKING:
     from .msmtp_file import Settings
     from .postfix import Postfix
 
-LONGEST_BEARER = 3057  # bytes: a command of msmtp's has at most 4,094 characters, and this is base64
 COMMENT = "Postfix to msmtp (fleetmail.smtp)"  # tells an account that we made from one that was there
 AT_ONCE = 4  # deliveries; the others wait for their turn
-SYSTEM_ONLY = {"HOME": "/nonexistent", "XDG_CONFIG_HOME": "/nonexistent"}
-OAUTH = ("xoauth2", "oauthbearer")
 
 # a status that pipe(8) does not know bounces, and so would a wrapper that is missing or was killed: those have to wait
 _GUARD = 'trap : 1 2 15; "$$0" "$$@" || exit $$(($$? == 69 ? 69 : 75))'
@@ -143,7 +140,7 @@ class Pipe:
             f"host {service.host}",
             f"port {service.port}",
             f"timeout {service.timeout}",
-            *msmtp_file.tls(service.security, service.validate_certs, service.ca_file),
+            *msmtp_file.tls(service),
             f"auth {self.mechanism}",
             f'user "{service.username}"',
             f"passwordeval cat {self.token_path}",
