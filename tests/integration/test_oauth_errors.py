@@ -41,8 +41,9 @@ from lab.plain_oauth import Answer, Request, as_json
 from unit.token_store import USER, Held
 
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth import authorization
-from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.causes import CODES, cause_named
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.causes import cause_named
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.client import Refused, TokenClient
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.refusals import CODES
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.registration import Registration
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.posix_host import PosixHost
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.redaction import Secret
@@ -172,6 +173,24 @@ def test_a_definite_no(told: dict[str, str], held: Held, server: ErrorServer) ->
     held.wait(days=1)
     held.ensure()
     assert held.refreshes() == 1, "a dead token is not asked with again"
+
+
+def test_a_definite_no_after_its_life_is_an_end_by_age(held: Held, server: ErrorServer) -> None:
+    """Most servers say the same of a token that was revoked and of one that expired."""
+    held.wait(days=91)
+    server.script(oauth_error("invalid_grant"))
+    held.ensure()
+    assert (held.view["status"], held.view["cause"]) == ("expired", "expired")
+
+
+def test_what_a_provider_ends_its_tokens_by(held: Held, server: ErrorServer) -> None:
+    held.declare(provider="google")
+    held.authorize()
+    held.wait(seconds=3500)
+    server.script(oauth_error("invalid_grant", error_description="Token has been expired or revoked."))
+    held.ensure()
+    assert held.view["cause"] == "invalid_grant"
+    assert "Testing" in held.view["next_step"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .renewal import LONGEST_DETAIL, fingerprint, noted, set_aside, whole
+from .causes import by_age
+from .renewal import LONGEST_DETAIL, fingerprint, noted, refresh_expires_at, set_aside, whole
 from .state import Access, HeldGrant, TokenState, Trouble
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ def _used(grant: HeldGrant, reply: Reply, now: int) -> HeldGrant:
 
 def refused(state: TokenState, registration: Registration, error: Refused, now: int) -> TokenState:
     """The server said no, or nothing that could be understood."""
-    cause = error.cause
+    grant = state.grant
+    expires = refresh_expires_at(grant, registration) if grant else 0
+    cause = by_age(error.cause, past_lifetime=0 < expires <= now)
     trouble = Trouble(cause.name, cause.status, cause.definite, error.error, error.description, error.codes)
     state = _troubled(state, registration, trouble._replace(next_step=cause.next_step), error.retry_after or 0, now)
     if cause.definite:

@@ -14,8 +14,9 @@ from ..errors import FleetmailError, HostError, Problem
 from ..redaction import Redactor, Secret
 from ..service import url_problems
 from . import answers, authentication, discovery
-from .causes import CAUSES, Cause, cause_of
+from .causes import CAUSES, Cause
 from .http import Answer, Call, NoAnswer, Requests, shown_url
+from .refusals import cause_of
 
 if TYPE_CHECKING:
     from ..port import Host
@@ -320,7 +321,7 @@ class TokenClient:
             return
         told = told or answers.Complaint("")
         cause = cause_of(told.error, told.suberror, told.codes, answer.status, asked)
-        cause = self._by_clock(cause)
+        cause = self._by_provider(self._by_clock(cause))
         raise Refused(
             cause,
             option,
@@ -340,6 +341,12 @@ class TokenClient:
             words = f"this host's clock is {abs(off)} s {'ahead' if off > 0 else 'behind'}"
             return CAUSES["clock"]._replace(summary=f"{CAUSES['clock'].summary}: {words}")
         return cause
+
+    def _by_provider(self, cause: Cause) -> Cause:
+        """What else may be behind a word that says too little."""
+        ends_by = self.registration.provider_row.ends_by
+        known = cause.name == "invalid_grant" and ends_by
+        return cause._replace(next_step=f"{cause.next_step}; {ends_by}") if known else cause
 
     def _detail(self, answer: Answer) -> str:
         words = f"HTTP {answer.status}"

@@ -46,6 +46,7 @@ class Provider(NamedTuple):
     consent_for_offline: bool = False  # OpenID Connect Core 11: offline_access needs prompt=consent
     certificate: bool = False  # must the file with the signing key hold the certificate too?
     max_assertion: int = 300  # seconds that a signed assertion may live
+    ends_by: str = ""  # what else ends a refresh token, where the server does not say which it was
 
     def offers(self, grant: str) -> bool:
         return grant in self.grants
@@ -135,6 +136,8 @@ PROVIDERS: Mapping[str, Provider] = {
             authorization_parameters=(("access_type", "offline"), ("prompt", "consent")),
             grants=("authorization_code", "jwt_bearer"),
             max_assertion=3600,
+            ends_by="Google ends it by a password change, after 7 days while the application's publishing status is "
+            "'Testing', and with the 101st authorization of one account",
         ),
         _microsoft("microsoft365", "Microsoft", "login.microsoftonline.com", "outlook.office.com"),
         _microsoft("microsoft365_cn", "Microsoft (21Vianet)", "login.partner.microsoftonline.cn", "partner.outlook.cn"),

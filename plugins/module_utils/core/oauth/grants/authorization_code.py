@@ -14,9 +14,10 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from ...service import is_loopback
 from ..answers import Complaint, complaint, short
-from ..causes import CAUSES, cause_of
+from ..causes import CAUSES
 from ..client import Refused
 from ..person import named
+from ..refusals import cause_of
 from ..state import Pending
 from .base import Clock, PersonGrant, Reply
 

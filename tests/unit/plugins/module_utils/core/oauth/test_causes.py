@@ -8,13 +8,11 @@ import itertools
 import pytest
 from lab.microsoft_errors import AADSTS
 
-from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.causes import (
-    CAUSES,
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.causes import CAUSES, by_age, cause_named
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.refusals import (
     CODES,
     ERRORS,
     SUBERRORS,
-    by_age,
-    cause_named,
     cause_of,
 )
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.status import STATUSES
