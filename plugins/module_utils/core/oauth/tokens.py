@@ -47,7 +47,8 @@ def ensure(
 
     force: ask the server in any case. patient: leave a server alone that said no a short time ago (the keeper).
     A refusal of the server is no exception: it is the state's ``trouble``, and ``status.view`` tells it.
-    Raises HostError where the store cannot be read, locked or written; then the server was not asked.
+    Raises HostError where the store cannot be read, locked or written. Then the server was not asked, unless the store
+    ceased to be writable meanwhile, which the error says.
     """
     began = int(now())
     seen = store.read(name)
@@ -218,14 +219,16 @@ class _Run:
 
     def _write(self) -> TokenState:
         """What the server gave cannot be had twice: a disk that fails for a moment is given another chance."""
-        for attempt in range(TRIES):
+        for _attempt in range(TRIES if self.refreshed else 1):
             try:
                 return self.store.write(self.name, self.state)
-            except HostError:
-                if attempt + 1 == TRIES or not self.refreshed:
-                    raise
-                time.sleep(PAUSE)
-        raise AssertionError
+            except HostError as error:
+                told = error.problems[0]
+                time.sleep(PAUSE if self.refreshed else 0)
+        if self.refreshed:
+            problem = f"{told.problem}; the server's answer could not be kept, and a new refresh token is lost with it"
+            told = told._replace(problem=problem)
+        raise HostError(*told)
 
     def give(self) -> None:
         """The consumers' files that are not as they should be."""
