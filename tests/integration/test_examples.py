@@ -38,10 +38,10 @@ def examples(module: str) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[tuple[Tree, Relay]]:
-    """What the examples speak of: the relay with its user, the CA file, and a host with Postfix."""
+    """What the examples speak of: the relay with its user, the CA file, and a host with Postfix and msmtp."""
     authority = Authority(tmp_path / "authority")
     relay = Relay(listeners(authority.good(RELAY_NAME)), users={"fleet": PASSWORD}, auth_required=True)
-    with Tree("postfix") as tree, relay.start(in_net_of=tree):
+    with Tree("postfix-msmtp", name="postfix") as tree, relay.start(in_net_of=tree):
         tree.write("/etc/ssl/relay-ca.pem", authority.ca_file.read_bytes())
         tree.let_cool()
         tree.start("postfix")

@@ -81,7 +81,7 @@ def assert_nothing_bounced(machine: Machine) -> None:
 
 @pytest.mark.parametrize(("security", "mechanism"), [("starttls", "xoauth2"), ("tls", "oauthbearer")])
 def test_check_real_check_real_and_exim_agrees(machine: Machine, security: str, mechanism: str) -> None:
-    options = {**form(security, **OAUTH), "backend_options": {"auth": mechanism}}
+    options = {**form(security, **OAUTH), "backend_options": {"oauth_mechanism": mechanism}}
     assert machine.drift(options)["client_id"] == (None, "fleet-client")
     machine.applied(options)
     authorize(machine.tree, TOKEN)
@@ -266,8 +266,8 @@ def test_the_longest_token_that_exim_can_send(split: Machine, length: int, leave
     around = len(f"n,a={USER},\1host={SERVICE['host']}\1port=587\1auth=Bearer \1\1")
     token = "t" * (3069 - around + length)
     split.relay.change(tokens={USER: token})
-    options = {**SERVICE, "backend_options": {"auth": "oauthbearer"}}
-    prepared(split, token, backend_options={"auth": "oauthbearer"})
+    options = {**SERVICE, "backend_options": {"oauth_mechanism": "oauthbearer"}}
+    prepared(split, token, backend_options={"oauth_mechanism": "oauthbearer"})
     split.send()
     assert split.queue() == (0 if leaves else 1)
     result = split.enforced(options)

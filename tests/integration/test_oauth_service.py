@@ -27,6 +27,7 @@ from lab.tree import Tree
 WHY_NOT = why_unavailable() or oauth_server.why_unavailable()
 pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or "the lab is there")
 
+BEARER = {"exim": {"oauth_mechanism": "oauthbearer"}, "msmtp": {"auth": "oauthbearer"}}
 USER, CA_FILE = "fleet@example.test", "/etc/ssl/relay-ca.pem"
 SCOPE = f"{MICROSOFT_SCOPE} offline_access"
 REJECTED = 77  # sysexits.h, EX_NOPERM
@@ -163,12 +164,12 @@ def test_oauthbearer_on_both(site: Site) -> None:
     site.server.change(access_token_length=300)
     try:
         for backend in site.hosts:
-            site.applied(backend, backend_options={"auth": "oauthbearer"})
+            site.applied(backend, backend_options=BEARER[backend])
         site.grant()
         site.relay.forget()
         mail = {"to": ["you@example.org"], "via": "mta", "when": "always"}
         for backend in site.hosts:
-            result = site.applied(backend, backend_options={"auth": "oauthbearer"}, verify="auth", test_send=mail)
+            result = site.applied(backend, backend_options=BEARER[backend], verify="auth", test_send=mail)
             auth = next(step for step in result["verification"]["steps"] if step["name"] == "auth")
             assert auth["detail"].startswith("OAUTHBEARER: 235")
             assert result["test_send"]["sent"]

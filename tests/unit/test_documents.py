@@ -18,6 +18,7 @@ from ansible_collections.fleetmail.smtp.plugins.module_utils.core import advice
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends.base import Option
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends.registry import BACKENDS
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.dialogue import Failure
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.declared import WORDS
 
 SENTENCES = documents.sentences("guide_refusals")
 ROWS = {row.key: row for row in advice.TABLE}
@@ -91,7 +92,7 @@ def test_the_glance_at_the_backends_is_right() -> None:
 
 def test_every_field_of_a_service_is_documented() -> None:
     fields = {field for backend in BACKENDS.values() for field in backend().capabilities.fields}
-    assert set(SERVICE["RETURN"]["service"]["contains"]) == fields | {"name", "backend", "state"}
+    assert set(SERVICE["RETURN"]["service"]["contains"]) == fields | {"name", "backend", "state", *WORDS}
 
 
 def test_every_guide_is_listed() -> None:

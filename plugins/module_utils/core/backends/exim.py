@@ -96,7 +96,9 @@ class Exim(Backend):
             "instead of bouncing it and the relay's name is sent (SNI), and one that logs in with an access token; "
             "false leaves that conffile alone",
         ),
-        "auth": Option(str, "", "how an access token is sent: xoauth2 (default) or oauthbearer", "xoauth2|oauthbearer"),
+        "oauth_mechanism": Option(
+            str, "xoauth2", "how an access token is sent: xoauth2 or oauthbearer", "xoauth2|oauthbearer"
+        ),
     }
 
     _replaced: Snapshot | None = None  # the configuration that activate() replaced
@@ -237,7 +239,7 @@ class Exim(Backend):
         return "root", group, 0o600 if group == "root" else 0o640
 
     def bearer_mechanisms(self) -> tuple[str, ...]:
-        return ((self.option("auth") or "xoauth2").upper(),)
+        return (str(self.option("oauth_mechanism")).upper(),)
 
     def own_problems(self, service: Service) -> Iterator[Problem]:
         if service.auth_type == "oauth":
@@ -246,8 +248,6 @@ class Exim(Backend):
             there = not self.host.live or self.installed()
             template = None if self._layout().split else text_of(self.host, TEMPLATE)
             yield from problems(service, template, there, self.option("edit_template"))
-        elif self.option("auth") and service.auth_type == "password":
-            yield Problem("backend_options.auth", "is for an access token", "leave it out, or set auth_type: oauth")
         if service.loopback:
             told = "is this host itself: Exim freezes mail that it should relay to itself"
             yield Problem("host", told, "name the relay behind it, or use the postfix or msmtp backend")

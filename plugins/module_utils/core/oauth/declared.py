@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .state import TokenState
     from .token_files import Consumer
 
-_WORDS = {  # the form's word -> the registration's
+WORDS = {  # the form's word -> the registration's
     "oauth_provider": "provider",
     "oauth_tenant": "tenant",
     "oauth_grant": "grant",
@@ -50,7 +50,7 @@ def problems(service: Service) -> Iterator[Problem]:
     """Everything that is wrong with the client, as far as the form has an option for it, offline."""
     if service.oauth.client_id:
         for problem in Registration.from_service(service).problems():
-            if problem.option in _WORDS:
+            if problem.option in WORDS:
                 yield problem
 
 
@@ -209,4 +209,4 @@ def _form(registration: Registration | None) -> dict[str, Any]:
     if registration is None:
         return {}
     known = registration.effective()
-    return {word: getattr(known, field) for word, field in _WORDS.items()}
+    return {word: getattr(known, field) for word, field in WORDS.items()}

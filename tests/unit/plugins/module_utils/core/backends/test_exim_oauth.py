@@ -30,11 +30,11 @@ NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_
 def test_what_is_rendered_is_read_back(username, mechanism, security, split):
     wanted = service(**{**OAUTH, "username": username, "security": security, "allow_cleartext_auth": True})
     host = installed(SPLIT if split else exim_files_conf())
-    assume(not list(Exim(host, {"auth": mechanism}).problems(wanted)))
-    deploy(host, wanted, auth=mechanism)
-    form = Exim(host, {"auth": mechanism}).read("default").form
+    assume(not list(Exim(host, {"oauth_mechanism": mechanism}).problems(wanted)))
+    deploy(host, wanted, oauth_mechanism=mechanism)
+    form = Exim(host, {"oauth_mechanism": mechanism}).read("default").form
     assert (form["auth_type"], form["username"], form["password"]) == ("oauth", username, None)
-    assert plan_of(host, wanted, auth=mechanism).empty
+    assert plan_of(host, wanted, oauth_mechanism=mechanism).empty
 
 
 def exim_files_conf() -> str:
@@ -46,7 +46,7 @@ def exim_files_conf() -> str:
 def test_the_authenticator_stands_before_all_others_and_goes_again(split, mechanism):
     host = installed(SPLIT if split else exim_files_conf())
     before = contents(host)
-    deploy(host, service(**OAUTH), auth=mechanism)
+    deploy(host, service(**OAUTH), oauth_mechanism=mechanism)
     text = host.text(exim_files.AUTHENTICATOR if split else exim_files.TEMPLATE)
     assert f"public_name = {mechanism.upper()}\n" in text
     assert f"${{readfile{{{TOKEN_FILE}}}" in text
@@ -152,10 +152,6 @@ def test_what_has_no_place_for_the_authenticator_is_refused():
 @pytest.mark.parametrize("username", ["a$b", "a b", "a;b", "a^b", "a\\b", "a{b", "a}b"])
 def test_a_user_name_that_exim_would_interpret_is_refused(username):
     assert "username" in named(installed(), service(**{**OAUTH, "username": username}))
-
-
-def test_the_mechanism_is_for_tokens_only():
-    assert named(installed(), service(**LOGIN), auth="xoauth2") == ["backend_options.auth"]
 
 
 def test_what_waits_is_sent_when_the_token_is_there():
