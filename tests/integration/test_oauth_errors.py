@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from driver import pythons
+from driver.environments import virtual_environment
 from lab.authority import Authority
 from lab.error_replies import (
     BAD_CERTIFICATES,
@@ -522,3 +525,83 @@ def test_the_right_person_in_another_case(tmp_path: Path, server: ErrorServer) -
     server.script(amended(id_token=id_token(aud="fleet", preferred_username=USER.upper())))
     assert poll(held)
     assert held.view["authorized_user_verified"] is True
+
+
+# -- the oldest libraries that hosts have (Debian 11: Python 3.9, requests 2.25; PyJWT 1.7 on others of that age)
+
+OLDEST = "requests==2.25.1\nPyJWT==1.7.1\ncryptography>=3.3,<43\n"
+ASK = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from core.oauth.client import Refused, TokenClient
+from core.oauth.grants.registry import grant_type
+from core.oauth.registration import Registration
+from core.posix_host import PosixHost
+from core.redaction import Secret
+
+for record in json.load(sys.stdin):
+    known = Registration.from_record(record)
+    client = TokenClient(known, PosixHost(), timeout=1, sleep=lambda seconds: None)
+    try:
+        reply = grant_type(known.grant).renew(known, Secret("a refresh token"), client)
+        print(json.dumps(["", bool(reply.access_token.reveal())]))
+    except Refused as error:
+        print(json.dumps([error.cause.name, error.sent]))
+"""
+
+
+def asked_by_the_oldest(*registrations: Registration) -> list[list[Any]]:
+    """What each registration's request ends in: the cause's name, and whether it was sent."""
+    python = pythons.find("3.9")
+    if python is None:
+        pytest.skip("there is no Python 3.9 here")
+    environment = virtual_environment(OLDEST, python)
+    core = Path(__file__).parents[2] / "plugins/module_utils"
+    done = subprocess.run(
+        [environment / "bin/python", "-B", "-W", "error", "-c", ASK, core],
+        input=json.dumps([known.as_record() for known in registrations]),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_the_oldest_libraries(server: ErrorServer, authority: Authority, tmp_path: Path) -> None:
+    key = tmp_path / "key.pem"
+    key.write_bytes(authority.good("localhost").key.read_bytes())
+    usual = Registration(client_id="fleet", client_secret=Secret("s"), token_url=server.token_url)
+    app = usual._replace(grant="client_credentials")
+    steps = {"hang": "timeout", "drip": "timeout", "endless": "too_large", "close": "closed", "reset": "closed"}
+    server.script(aadsts(70008), html(502), *(deed(name) for name in steps))
+    found = asked_by_the_oldest(
+        *[usual] * (2 + len(steps)),
+        app,
+        app._replace(client_secret=None, jwt_key_file=str(key)),
+        app._replace(grant="jwt_bearer", username=USER, jwt_key_file=str(key)),
+        app._replace(token_url="http://127.0.0.1:9/token"),
+        app._replace(token_url="https://nowhere.invalid/token"),
+        app._replace(token_url=server.token_url.replace("http:", "https:")),
+        app._replace(token_url="https://nowhere.invalid/token", proxy="http://127.0.0.1:9"),
+        app._replace(ca_file=str(key)),
+    )
+    wanted = [["expired", True], ["temporarily_unavailable", True], *([cause, True] for cause in steps.values())]
+    wanted += [["", True]] * 3
+    wanted += [["connection_refused", False], ["name_unknown", False], ["tls", False], ["proxy", False]]
+    assert found == [*wanted, ["ca_file", False]]
+
+
+def test_certificates_and_the_oldest_libraries(authority: Authority) -> None:
+    found, wanted = [], []
+    for kind, cause in {
+        "from_unknown_ca": "certificate_unknown_ca",
+        "wrong_name": "certificate_name",
+        "expired": "certificate_expired",
+    }.items():
+        with ErrorServer(bad_certificate(authority, kind, "localhost")).start(name="localhost") as server:
+            known = Registration(grant="client_credentials", token_url=server.token_url, ca_file=str(authority.ca_file))
+            found += asked_by_the_oldest(known, known._replace(validate_certs=False))
+            wanted += [[cause, False], ["", True]]
+    assert found == wanted

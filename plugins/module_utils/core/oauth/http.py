@@ -155,6 +155,8 @@ def _no_answer(error: BaseException, requests: Any) -> NoAnswer:
             kind = _CERTIFICATES.get(cause.verify_code, "certificate")
             return NoAnswer(kind, cause.verify_message, sent=False)
     names = {type(cause).__name__ for cause in causes}
+    if "CertificateError" in names:  # urllib3 1 compares names itself
+        return NoAnswer("certificate_name", "the name does not match", sent=False)
     if "ProxyError" in names or "InvalidProxyURL" in names or "ProxySchemeUnknown" in names:
         return NoAnswer("proxy", _words(causes), sent=False)
     if isinstance(error, requests.exceptions.SSLError) or any(isinstance(cause, ssl.SSLError) for cause in causes):
