@@ -17,7 +17,19 @@ PLUGINS = checkout.ROOT / "plugins"
 FULL_NAME = "ansible_collections.fleetmail.smtp.plugins."
 MODULES = sorted(path.stem for path in (PLUGINS / "modules").glob("*.py"))
 TYPES_ONLY = {"core/port.py"}  # a protocol, and small
-ASKING = ("answers", "authentication", "authorization", "client", "discovery", "grants", "http", "listener", "signing")
+ASKING = (
+    "answered",
+    "answers",
+    "authentication",
+    "authorization",
+    "causes.",
+    "client",
+    "discovery",
+    "grants",
+    "http",
+    "listener",
+    "signing",
+)
 
 
 def sent_with(module: str, type_checking: bool = True) -> set[str]:

@@ -6,20 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
+from .grant_causes import AUTHORIZE, OF_A_GRANT, Cause
 
-class Cause(NamedTuple):
-    """One reason. ``status`` is one of the contract's; ``definite``: the refresh token is of no use any more."""
+__all__ = ["AUTHORIZE", "CAUSES", "Cause", "by_age", "cause_named"]
 
-    name: str
-    status: str
-    definite: bool
-    summary: str  # what is so, in one sentence without its full stop
-    next_step: str  # what to do, in plain words
-
-
-AUTHORIZE = "authorize again: run the playbook fleetmail.smtp.authorize, or smtp_oauth_token with state: authorized"
 _WAIT = "nothing: the keeper tries again by itself; if it stays so, look at the provider's status page"
 _ENTRA = "In the Entra admin center, App registrations > this application > "
 
@@ -166,18 +157,7 @@ _TABLE = (
     Cause("code_refused", "unauthorized", False,
           "the server does not accept the authorization code: it was used already, or is older than a few minutes",
           AUTHORIZE + ", and hand the new address over at once"),
-    Cause("other_person", "unauthorized", False,
-          "another account authorized than the one that username names",
-          "sign out in that browser, or open the address in a private window, and sign in as username; or set username "
-          "to the account's own name"),
-    Cause("scope_missing", "unauthorized", False,
-          "the authorization does not cover all of scope, so mail could not be sent with it",
-          AUTHORIZE + ", and leave every box of the consent page ticked; the scope also has to be allowed in the "
-          "application's registration"),
-    Cause("no_refresh_token", "unauthorized", False,
-          "the server gave no refresh token, so the authorization would end within an hour",
-          "add the provider's scope for it (mostly offline_access) to scope, and allow refresh tokens in the "
-          "application's registration"),
+    *OF_A_GRANT,
     Cause("other_authorization", "pending", False,
           "this is not the answer to the authorization that is pending",
           "open the address that is shown now, and paste the whole address at which the browser ends"),

@@ -114,7 +114,7 @@ def _undeclared(state: TokenState) -> Verdict:
 
 
 def _without_grant(state: TokenState, registration: Registration, now: int) -> Verdict:
-    from .causes import AUTHORIZE
+    from .grant_causes import AUTHORIZE
 
     trouble, pending = state.trouble, state.pending
     if registration.person and pending and now < pending.expires_at and pending.identity in registration.identities:
@@ -145,9 +145,9 @@ def _of_grant(state: TokenState, registration: Registration, grant: HeldGrant, n
         name = "no_refresh_token"
     if not name:
         return None
-    from .causes import cause_named
+    from .grant_causes import OF_A_GRANT
 
-    cause = cause_named(name)
+    cause = next(cause for cause in OF_A_GRANT if cause.name == name)
     if name == "no_refresh_token":
         return Verdict("expiring" if is_valid(state.access, now) else "expired", name, cause.next_step)
     return Verdict(cause.status, name, cause.next_step)
@@ -162,7 +162,7 @@ def _aging(state: TokenState, registration: Registration, grant: HeldGrant, now:
     expires = refresh_expires_at(grant, registration)
     unused = now >= keepalive_at(grant, registration)
     if expires and now >= expires - _warning(registration, grant):
-        from .causes import AUTHORIZE
+        from .grant_causes import AUTHORIZE
 
         step = _UNUSED.format(iso(grant.refreshed_at)) if unused else f"this grant ends {iso(expires)}: {AUTHORIZE}"
         if now >= expires:
