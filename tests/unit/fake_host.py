@@ -157,6 +157,9 @@ class FakeHost:
     def inode(self, path: str) -> int | None:
         return self.inodes.get(path)
 
+    def modified(self, path: str) -> float:
+        return float(self.inodes.get(path, 0))
+
     def has_account(self, owner: str = "", group: str = "") -> bool:
         return (not owner or owner in self.users) and (not group or group in self.groups)
 

@@ -93,6 +93,9 @@ class Enforcement:
         """Read what holds and compare it with what is wanted."""
         self.observed = self._read(backend)
         self.wanted = self._completed(backend) if self.order.present else None
+        if self.wanted is not None and self.wanted.host and not self.observed.managed:
+            backend.recognize(self.wanted, self.observed)
+            self._learn(self.observed)
         files = [*self._declared(), *backend.desired(self.wanted, self.order.service.name, self.observed)]
         self.plan = compare(self._wanted_form(backend), self.observed, files, self.host)
         if not self.host.live:
@@ -122,9 +125,12 @@ class Enforcement:
 
             self.oauth = Declared(self.host, backend, service.name)
             self.oauth.show(observed, self.order.present and service.auth_type == "oauth")
+        self._learn(observed)
+        return observed
+
+    def _learn(self, observed: Observed) -> None:
         for secret in observed.secrets:
             self.redactor.learn(secret)
-        return observed
 
     def _wanted_form(self, backend: Backend) -> dict[str, Any] | None:
         if self.wanted is None:
@@ -278,6 +284,7 @@ class Enforcement:
             "changed": self.changed,
             "service": self._service(),
             "drift": [drift._asdict() for drift in self.plan.drift],
+            "takes_over": self.plan.takes_over,
             "files": [{"path": one.wanted.path, "action": one.action} for one in self.plan.changes],
             "actions": list(self.backend.actions) if self.backend else [],
             "rolled_back": self.rolled_back,

@@ -17,13 +17,13 @@ class Problem(NamedTuple):
     hint: str = ""
 
     def as_dict(self) -> dict[str, str]:
-        return {"option": _shown(self.option), "problem": _shown(self.problem), "hint": _shown(self.hint)}
+        return {"option": shown(self.option), "problem": shown(self.problem), "hint": shown(self.hint)}
 
     def __str__(self) -> str:
-        return _shown("{}: {}{}".format(self.option, self.problem, f" ({self.hint})" if self.hint else ""))
+        return shown("{}: {}{}".format(self.option, self.problem, f" ({self.hint})" if self.hint else ""))
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """One line, whatever was quoted in it."""
     return "".join(c if c.isprintable() else "?" for c in text)
 

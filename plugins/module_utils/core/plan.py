@@ -56,6 +56,7 @@ class Plan:
         self.drift: list[Drift] = []
         self.changes = list(changes)
         self.start = False
+        self.takes_over = False  # what somebody else set up is as wanted: only its files become ours
 
     @property
     def empty(self) -> bool:
@@ -71,12 +72,13 @@ def compare(wanted: Mapping[str, Any] | None, observed: Observed, files: Sequenc
         return plan
     plan.drift.extend(_form_drift(wanted, observed.form))
     plan.drift.extend(Drift(*fault) for fault in observed.faults)
-    content_told = bool(plan.drift)
+    content_told = bool(plan.drift) or observed.theirs
     for change in plan.changes:
         plan.drift.extend(_file_drift(change, content_told))
     if observed.running is False:
         plan.start = True
         plan.drift.append(Drift("running", False, True))
+    plan.takes_over = observed.theirs and bool(plan.changes) and not plan.drift
     return plan
 
 

@@ -77,6 +77,9 @@ class Host(Protocol):
     def inode(self, path: str) -> int | None:
         """The number of the file that ``path`` now is, None when there is none."""
 
+    def modified(self, path: str) -> float:
+        """When the file's content was changed last, in seconds since the epoch; 0 when there is none."""
+
     def has_account(self, owner: str = "", group: str = "") -> bool:
         """Does the host know that user and that group?"""
 

@@ -64,6 +64,12 @@ class PosixHost:
         except OSError:
             return None
 
+    def modified(self, path: str) -> float:
+        try:
+            return os.stat(self.real(path)).st_mtime
+        except OSError:
+            return 0
+
     def has_account(self, owner: str = "", group: str = "") -> bool:
         sought = [("passwd", owner), ("group", group)]
         return all(self._number(kind, name) is not None for kind, name in sought if name)

@@ -99,6 +99,7 @@ class Observed:
     ) -> None:
         self.form = form
         self.managed = managed  # is there something of ours for this service?
+        self.theirs = False  # is it set up by somebody else, and nothing of it by us? See Backend.recognize
         self.running = running  # None: nothing that runs
         self.warnings = warnings or []
         self.faults: list[tuple[str, Any, Any]] = []  # what is off beside the form: what, as it is, as it should be
@@ -128,6 +129,10 @@ class Backend:
     def read(self, name: str) -> Observed:
         """The *effective* state of the service, from the software itself where it is there, else from its files."""
         raise NotImplementedError
+
+    def recognize(self, service: Service, observed: Observed) -> None:
+        """See whether somebody else set up what ``service``, which is not ours yet, is to be: correct the observed
+        form by what only their ways of saying it show, and note in ``theirs`` that there is such a set-up."""
 
     def desired(self, service: Service | None, name: str, observed: Observed) -> list[FileState]:
         """The files that say ``service`` (None: nothing of ours), in the order of writing; removals come after."""

@@ -223,6 +223,11 @@ class Exim(Backend):
             lost = {key for key, value in ours.items() if key in OPTION_OF and values.get(OPTION_OF[key], "") != value}
             observed.overrides.extend(exim_generated.redefined(self.host, layout.split, lost))
 
+    def recognize(self, service: Service, observed: Observed) -> None:
+        places = (CONF, self._layout().macros, CREDENTIALS, TEMPLATE)
+        torn = any(service.name in marks.tidy(text_of(self.host, path))[1] for path in places)
+        observed.theirs = bool(observed.form.get("host")) and not torn and not self.host.exists(WHOLE)
+
     # -- what is wanted ----------------------------------------------------------------------------------------------
 
     def consumer(self, service: Service) -> Consumer:

@@ -132,7 +132,7 @@ class Msmtp(Backend):
     def wanted_form(self, service: Service) -> dict[str, Any]:
         return super().wanted_form(service._replace(senders=msmtp_file.canonical(service.senders)))
 
-    def by_hand(self, service: Service, observed: Observed) -> None:
+    def recognize(self, service: Service, observed: Observed) -> None:
         from .msmtp_by_hand import read
 
         read(self, service, observed)

@@ -181,12 +181,12 @@ class Postfix(Backend):
             "port": port,
             "security": security,
             "validate_certs": security == "none" or settings["smtp_tls_security_level"] in CHECKED,
-            "ca_file": self._ca_file(settings),
+            "ca_file": self.trusted(settings),
             "timeout": seconds(settings["smtp_connect_timeout"]),
         }
         return {**form, **self._credentials(found, observed)}
 
-    def _ca_file(self, settings: Mapping[str, str]) -> str | None:
+    def trusted(self, settings: Mapping[str, str]) -> str | None:
         """What is trusted: empty for the system's own store; None for nothing at all."""
         file, directory = settings["smtp_tls_CAfile"], settings["smtp_tls_CApath"]
         systems = file in ("", system_bundle(self.host))
@@ -294,6 +294,11 @@ class Postfix(Backend):
             from . import postfix_oauth
 
             yield from postfix_oauth.not_installed(self)
+
+    def recognize(self, service: Service, observed: Observed) -> None:
+        from .postfix_by_hand import read
+
+        read(self, service, observed)
 
     def consumer(self, service: Service) -> Consumer:
         from .postfix_oauth import consumer
