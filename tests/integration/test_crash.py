@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from integration.oauth_machine import CLIENT_SECRET, MECHANISMS, OAUTH, USER, authorize
 from lab.authority import Authority
 from lab.core import Killed, enforce, enforce_until, points
 from lab.layers import why_unavailable
@@ -26,12 +27,14 @@ from lab.tree import RELAY_NAME, Tree
 pytestmark = pytest.mark.skipif(bool(why_unavailable()), reason=why_unavailable() or "the lab is there")
 
 CA = "/etc/ssl/relay-ca.pem"
-SECRETS = ("alpha secret", "beta secret")
+TOKEN = "gamma-token"
+SECRETS = ("alpha secret", "beta secret", TOKEN, CLIENT_SECRET)
 STATES: tuple[dict[str, Any], ...] = (
     {"host": RELAY_NAME, "security": "starttls", "username": "alpha", "password": SECRETS[0]},
     {"host": f"other.{RELAY_NAME}", "security": "tls", "username": "beta", "password": SECRETS[1]},
 )
 SAMPLE = 8  # points a backend in the test command
+TOKEN_BACKENDS = ("exim", "msmtp")
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ JUDGES = {
         (
             "exim4 -bP transport remote_smtp_smarthost | grep -E 'hosts_require_tls|protocol|tls_verify'",
             "exim4 -bP router smarthost | grep route_list",
+            "exim4 -bP authenticator fleetmail_oauth | grep client_send",
         ),
         ("exim4", "-qff"),
         "** ",
@@ -82,6 +86,11 @@ def order(backend: str, number: int) -> dict[str, Any]:
     }
 
 
+def with_token(backend: str) -> dict[str, Any]:
+    """The first one's relay, by an access token."""
+    return {**order(backend, 0), "password": None, **OAUTH}
+
+
 @contextmanager
 def host_of(backend: str, authority: Authority) -> Iterator[tuple[Tree, Relay]]:
     """A host with that backend and a relay that knows both credentials and takes nothing without one."""
@@ -89,6 +98,8 @@ def host_of(backend: str, authority: Authority) -> Iterator[tuple[Tree, Relay]]:
     relay = Relay(
         listeners(authority.good(RELAY_NAME, f"other.{RELAY_NAME}")),
         users={"alpha": SECRETS[0], "beta": SECRETS[1]},
+        tokens={USER: TOKEN},
+        mechanisms=MECHANISMS,
         auth_required=True,
     )
     with Tree(judge.role, names={f"other.{RELAY_NAME}": "10.77.0.25"}) as host, relay.start(in_net_of=host):
@@ -124,9 +135,9 @@ def _holds_secret(file: str) -> bool:
 
 
 def leftovers(host: Tree) -> list[str]:
-    return [str(path) for path in host.path.glob("etc/**/.*fleetmail-*")] + [
-        str(path) for path in host.path.glob("var/lib/fleetmail/smtp/*") if path.name != "originals"
-    ]
+    hidden = [path for folder in ("etc", "var/lib/fleetmail") for path in host.path.glob(f"{folder}/**/.*fleetmail-*")]
+    kept = [path for path in host.path.glob("var/lib/fleetmail/smtp/*") if path.name != "originals"]
+    return [str(path) for path in hidden + kept]
 
 
 def submit(host: Tree, number: int) -> None:
@@ -150,11 +161,15 @@ def crash(host: Tree, backend: str, wanted: Mapping[str, Any], point: int, state
     assert not leftovers(host), f"point {point}"
 
 
-def run_points(backend: str, authority: Authority, sample: int) -> int:
+def run_points(backend: str, authority: Authority, sample: int, token: bool = False) -> int:
+    """From the first order to the second and back, killed at each of the points; ``token``: the second has one."""
     judge = JUDGES[backend]
     with host_of(backend, authority) as (host, relay):
-        orders = [order(backend, 0), order(backend, 1)]
+        orders = [order(backend, 0), with_token(backend) if token else order(backend, 1)]
         fresh = effective(host, judge)
+        if token:
+            assert "failed" not in enforce(host, orders[1])
+            assert authorize(host, TOKEN) == ""
         assert "failed" not in enforce(host, orders[0])
         first = effective(host, judge)
         count = len(points(host, orders[1]))
@@ -210,6 +225,17 @@ def test_a_killed_change_leaves_old_or_new(backend: str, authority: Authority) -
 @pytest.mark.parametrize("backend", JUDGES)
 def test_a_killed_first_apply_leaves_old_or_new(backend: str, authority: Authority) -> None:
     assert first_time(backend, authority, 2)
+
+
+@pytest.mark.parametrize("backend", TOKEN_BACKENDS)
+def test_a_killed_change_between_password_and_token_leaves_old_or_new(backend: str, authority: Authority) -> None:
+    assert run_points(backend, authority, SAMPLE // 2, token=True)
+
+
+@pytest.mark.crash_full
+@pytest.mark.parametrize("backend", TOKEN_BACKENDS)
+def test_every_point_between_password_and_token(backend: str, authority: Authority) -> None:
+    print(f"{backend}: {run_points(backend, authority, 0, token=True)} points")
 
 
 @pytest.mark.crash_full
