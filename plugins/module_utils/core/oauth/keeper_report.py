@@ -42,6 +42,8 @@ class Row(NamedTuple):
         status = self.view["status"]
         if status == "unreachable":
             return WARNING if self.valid else CRITICAL
+        if self.view["cause"] == "not_declared":
+            return WARNING  # nobody sends mail with it
         code = _BY_STATUS.get(status, CRITICAL)
         return max(code, WARNING) if self.warnings else code
 
@@ -67,14 +69,14 @@ def said(row: Row) -> str:
     if row.view is None:
         return "; ".join(map(str, row.problems))
     view = row.view
-    words = [f"{view['status']}" + (f" ({view['cause']})" if view["cause"] else "")]
+    facts = [view["status"] + (f" ({view['cause']})" if view["cause"] else "")]
     if view["days_left"] is not None:
-        words.append(f"{view['days_left']} days left")
+        facts.append(f"{view['days_left']} days left")
     if view["expires_at"]:
-        words.append(f"access token {'until' if row.valid else 'expired'} {view['expires_at']}")
-    words += ["refreshed"] if row.refreshed else ["repaired"] if row.changed and not view["error_description"] else []
-    words += [view[field] for field in ("error", "error_description", "next_step") if view[field]]
-    return "; ".join([", ".join(words[:3]), *words[3:], *row.warnings])
+        facts.append(f"access token {'until' if row.valid else 'expired'} {view['expires_at']}")
+    done = ["refreshed"] if row.refreshed else ["repaired"] if row.changed and not view["error_description"] else []
+    told = [view[field] for field in ("error", "error_description", "next_step") if view[field]]
+    return "; ".join([", ".join(facts), *done, *told, *row.warnings])
 
 
 def journal(row: Row) -> str:
