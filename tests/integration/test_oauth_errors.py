@@ -411,6 +411,7 @@ def test_a_proxy_that_does_not_want(refusal: int, credentials: str) -> None:
         found = refused(ErrorServer(), token_url="https://auth.example.test/token", proxy=url)
         assert (found.cause.name, found.problems[0].option, found.sent) == ("proxy", "proxy", False)
         assert "wr0ng" not in str(found)
+        assert "Tunnel connection failed" in found.description
 
 
 def test_a_proxy_that_is_not_there() -> None:

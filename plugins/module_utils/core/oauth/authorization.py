@@ -167,6 +167,8 @@ def shown(pending: Pending, registration: Registration | None) -> dict[str, Any]
         words = f"Open {data['url']} on any machine, {who} and type in {code}, before {until}."
         if data.get("url_complete"):
             words += f" Or open {data['url_complete']}, which has the code in it, and compare it."
+        if data.get("missed"):
+            words += f" When it was asked last, the server could not be reached: {data['missed']}"
     else:
         words = (
             f"Open this address in a browser, {who} and accept, before {until}. The browser then ends at an address "

@@ -44,8 +44,9 @@ _TABLE = (
           AUTHORIZE + ", and complete the second factor"),
     Cause("policy", "blocked", False,
           "a policy of the organization (Conditional Access, security defaults) blocks this sign-in",
-          "have an administrator look it up in the sign-in log (Entra ID > Monitoring > Sign-in logs), and allow this "
-          "account or application from this host's address; sending goes on by itself after that"),
+          "have an administrator look it up in the sign-in log (Entra ID > Monitoring > Sign-in logs; Google: Admin "
+          "console > Security > API controls), and allow this account or application from this host's address; sending "
+          "goes on by itself after that"),
     Cause("consent_required", "blocked", False,
           "consent to this application is missing or was taken back",
           "have an administrator grant it (Entra admin center > Enterprise applications > this application > "

@@ -326,9 +326,9 @@ class TokenClient:
             cause,
             option,
             detail=self._detail(answer),
-            error=self._told(told.error),
-            suberror=self._told(told.suberror),
-            description=self._told(told.description),
+            error=self.told(told.error),
+            suberror=self.told(told.suberror),
+            description=self.told(told.description),
             codes=told.codes,
             http_status=answer.status,
             retry_after=answers.retry_after(answer.headers, self._now()),
@@ -352,7 +352,7 @@ class TokenClient:
         words = f"HTTP {answer.status}"
         if 300 <= answer.status < 400:
             words += " to " + shown_url(answer.headers.get("location", ""))
-        return self._told(words)
+        return self.told(words)
 
     def _no_answer(self, option: str, url: str, missed: NoAnswer) -> Refused:
         if missed.kind == "library_missing":
@@ -361,9 +361,9 @@ class TokenClient:
         return self._refused(missed.kind, subject, f"{shown_url(url)}: {missed.words}", sent=missed.sent)
 
     def _refused(self, cause: str, subject: str, detail: str, sent: bool = False) -> Refused:
-        return Refused(CAUSES[cause], subject, detail=self._told(detail), sent=sent)
+        return Refused(CAUSES[cause], subject, detail=self.told(detail), sent=sent)
 
-    def _told(self, text: str) -> str:
+    def told(self, text: str) -> str:
         """The server's words, without a secret of ours that it repeats."""
         return answers.short(self._redactor.text(text))
 

@@ -157,6 +157,8 @@ def _no_answer(error: BaseException, requests: Any) -> NoAnswer:
     names = {type(cause).__name__ for cause in causes}
     if "CertificateError" in names:  # urllib3 1 compares names itself
         return NoAnswer("certificate_name", "the name does not match", sent=False)
+    if "InvalidSchema" in names:
+        return NoAnswer("library_missing", "PySocks: the package python3-socks", sent=False)
     if "ProxyError" in names or "InvalidProxyURL" in names or "ProxySchemeUnknown" in names:
         return NoAnswer("proxy", _words(causes), sent=False)
     if isinstance(error, requests.exceptions.SSLError) or any(isinstance(cause, ssl.SSLError) for cause in causes):
@@ -201,6 +203,8 @@ def _words(causes: list[BaseException]) -> str:
             return str(cause.reason or "TLS error").replace("_", " ").lower()
         if isinstance(cause, OSError) and cause.strerror and isinstance(cause.strerror, str):
             return cause.strerror
+        if isinstance(cause, OSError) and str(cause).startswith("Tunnel connection failed"):  # http.client's
+            return str(cause)
     return type(causes[-1]).__name__
 
 

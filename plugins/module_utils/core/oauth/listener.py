@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 import time
@@ -57,7 +58,7 @@ class Listener:
             try:
                 self._servers.append(_Server((address, self.port), self))
             except OSError as error:
-                if address == "::1" and self._servers:
+                if address == "::1" and self._servers and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                     continue  # localhost without IPv6
                 self._close()
                 place = f"{address} port {self.port}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from ...service import is_loopback
-from ..answers import Complaint, complaint, short
+from ..answers import Complaint, complaint
 from ..causes import CAUSES
 from ..client import Refused
 from ..person import named
@@ -85,16 +85,15 @@ class AuthorizationCode(PersonGrant):
         redirect = pending.data["redirect_uri"]
         if returned is None:
             return _bare_code(answer, redirect)
-        for value in returned.values.values():
-            client.learn(value)
+        client.learn(returned.get("code"))
         if returned.address and not _same_place(returned.address, redirect):
             raise _other(f"the browser should have ended at {redirect}")
-        if not secrets.compare_digest(returned.get("state").encode(), pending.data["state"].encode()):
+        if not _same(returned.get("state"), pending.data["state"]):
             raise _other("it has no state" if not returned.get("state") else "its state belongs to another one")
         _check_issuer(returned, client)
         told = complaint(returned.values)
         if told is not None:
-            raise _declined(told)
+            raise _declined(told, client)
         if not returned.get("code"):
             raise Refused(CAUSES["answer_incomplete"], NOT_PENDING, detail="there is no code in it", sent=False)
         return returned.get("code")
@@ -156,24 +155,28 @@ def _same_place(address: str, redirect: str) -> bool:
     return same_host and same_port and (ended.path or "/") == (sent.path or "/")
 
 
+def _same(one: str, other: str) -> bool:
+    return secrets.compare_digest(one.encode("utf-8", "surrogatepass"), other.encode("utf-8", "surrogatepass"))
+
+
 def _check_issuer(returned: Returned, client: TokenClient) -> None:
     """RFC 9207 2.4: an answer of another server is no answer."""
     expected, found = client.issuer, returned.get("iss")
     if found and expected and found != expected:
-        raise Refused(CAUSES["issuer_mismatch"], "issuer", detail=f"it is {found}"[:200], sent=False)
+        raise Refused(CAUSES["issuer_mismatch"], "issuer", detail=client.told(f"it is {found}"), sent=False)
     if expected and not found and client.metadata().get("authorization_response_iss_parameter_supported") is True:
         raise Refused(CAUSES["issuer_mismatch"], "issuer", detail="the answer does not name its issuer", sent=False)
 
 
-def _declined(told: Complaint) -> Refused:
+def _declined(told: Complaint, client: TokenClient) -> Refused:
     """The server's no, which came by the browser (RFC 6749 4.1.2.1)."""
     cause = cause_of(told.error, told.suberror, told.codes, 400, "authorization")
     return Refused(
         cause,
         "oauth_grant",
-        error=short(told.error),
-        suberror=short(told.suberror),
-        description=short(told.description),
+        error=client.told(told.error),
+        suberror=client.told(told.suberror),
+        description=client.told(told.description),
         codes=told.codes,
         sent=False,
     )

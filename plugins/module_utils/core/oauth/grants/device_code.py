@@ -65,7 +65,7 @@ class DeviceCode(PersonGrant):
             slower = _slower(refused)
             if slower is None:
                 raise
-            return _later(pending, slower, now())
+            return _later(pending, slower, now(), refused)
         return named(Reply.of(said), said, registration, client)
 
 
@@ -78,9 +78,10 @@ def _slower(refused: Refused) -> int | None:
     return max(SLOWER, refused.retry_after or 0) if refused.cause.status == "unreachable" else None
 
 
-def _later(pending: Pending, slower: int, now: float) -> Pending:
+def _later(pending: Pending, slower: int, now: float, refused: Refused) -> Pending:
     interval = min(pending.data["interval"] + slower, LONGEST_INTERVAL)
-    data: dict[str, Any] = {**pending.data, "interval": interval, "next_poll": int(now) + interval}
+    missed = str(refused) if refused.cause.status == "unreachable" and refused.error != "slow_down" else ""
+    data: dict[str, Any] = {**pending.data, "interval": interval, "next_poll": int(now) + interval, "missed": missed}
     return pending._replace(data=data)
 
 

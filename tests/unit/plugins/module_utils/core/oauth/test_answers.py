@@ -7,7 +7,7 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.scripted_http import NOW
 
@@ -45,6 +45,7 @@ def test_life_times(value: Any, found: int | None) -> None:
     assert answers.seconds(value) == found
 
 
+@settings(deadline=None)
 @given(st.one_of(st.integers(), st.floats(), st.text(), st.booleans(), st.none(), st.binary()))
 def test_no_life_time_breaks_anything(value: Any) -> None:
     found = answers.seconds(value)

@@ -436,6 +436,15 @@ def test_what_a_person_with_a_code_is_told(device: Bench) -> None:
     assert "d3vice" not in json.dumps(told)
 
 
+def test_a_server_that_could_not_be_asked_is_told(device: Bench) -> None:
+    device.wait(0, DOWN)
+    told = authorization.shown(device.state.pending, DEVICE)
+    assert "could not be reached: token_url: nothing listens" in told["instructions"]
+    device.at += 20
+    device.wait(0, error("authorization_pending"))
+    assert "could not be reached" not in authorization.shown(device.state.pending, DEVICE)["instructions"]
+
+
 @pytest.mark.parametrize(
     ("changes", "listen", "uri"),
     [

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import builtins
+import sys
 import time
 from typing import Any
 
@@ -59,3 +60,10 @@ def test_the_library_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_url_as_it_is_told(url: str, shown: str) -> None:
     assert shown_url(url).startswith(shown)
+
+
+def test_a_proxy_that_needs_another_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "socks", None)
+    with pytest.raises(NoAnswer, match="python3-socks") as missed:
+        Requests(proxy="socks5h://127.0.0.1:9")(Call("https://login.example.test/token", {}), 5)
+    assert not missed.value.sent

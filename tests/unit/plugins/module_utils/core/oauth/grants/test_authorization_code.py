@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from unit.scripted_http import CLIENT, GRANTED, ISSUER, NOW, USER, Script, error, id_token, said
 
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.client import Refused
@@ -283,3 +286,12 @@ def test_the_nonce_ties_the_id_token_to_this_authorization() -> None:
 def test_how_an_answer_is_read(text: str, values: dict[str, str] | None) -> None:
     found = read_answer(text)
     assert (None if found is None else dict(found.values)) == values
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_no_text_breaks_anything(text: str) -> None:
+    pending = begun()
+    for answer in (text, "http://127.0.0.1:8400/callback?" + text, f"?code=x&state={text}", "http://" + text):
+        with contextlib.suppress(Refused):
+            assert finish(pending, answer) is pending
