@@ -13,9 +13,11 @@ import pytest
 import yaml
 from lab.authority import Authority
 from lab.layers import why_unavailable
+from lab.oauth_server import OAuthServer
+from lab.oauth_server import why_unavailable as why_no_server
 from lab.playbook import Played, play
 from lab.relay import Relay, listeners
-from lab.tree import RELAY_NAME, Tree
+from lab.tree import RELAY_ADDRESS, RELAY_NAME, Tree
 
 pytestmark = pytest.mark.skipif(bool(why_unavailable()), reason=why_unavailable() or "the lab is there")
 
@@ -50,14 +52,20 @@ def host(tmp_path: Path) -> Iterator[tuple[Tree, Relay]]:
 
 def told(host: Tree, folder: Path, module: str) -> Played:
     """Every example twice: what it would do, then what it does."""
-    twice = []
-    for task in examples(module):
-        twice.append({**task, "name": "check: " + task["name"], "check_mode": True})
-        twice.append(task)
-    played = play(folder, twice, [host], {"smtp_password": PASSWORD}, ["--diff"])
-    assert played.code == 0, played.out + played.err
-    assert len([one for one in played.results if one.status == "ok"]) == len(twice), played.out
+    tasks = examples(module)
+    played = twice(host, folder, tasks, smtp_password=PASSWORD)
+    assert len([one for one in played.results if one.status == "ok"]) == 2 * len(tasks), played.out
     assert PASSWORD not in played.out + played.err
+    return played
+
+
+def twice(host: Tree, folder: Path, tasks: list[dict[str, Any]], **variables: Any) -> Played:
+    story = []
+    for task in tasks:
+        story.append({**task, "name": "check: " + task["name"], "check_mode": True})
+        story.append(task)
+    played = play(folder, story, [host], variables, ["--diff"])
+    assert played.code == 0, played.out + played.err
     return played
 
 
@@ -71,7 +79,8 @@ def changes(played: Played) -> tuple[list[bool], list[bool]]:
 def test_every_module_has_documentation_and_examples() -> None:
     modules = sorted(path.stem for path in MODULES.glob("*.py"))
     assert documented() == modules
-    assert modules == ["smtp_probe", "smtp_service"], "a new module's examples are to be run here as well"
+    tested = ["smtp_oauth_token", "smtp_oauth_token_info", "smtp_probe", "smtp_service"]
+    assert modules == tested, "a new module's examples are to be run here as well"
 
 
 def test_the_examples_of_smtp_service(host: tuple[Tree, Relay], tmp_path: Path) -> None:
@@ -101,3 +110,49 @@ def test_the_examples_of_smtp_probe(host: tuple[Tree, Relay], tmp_path: Path) ->
     assert relay.wait_for_message().recipients == [ONCALL]
     assert len(relay.messages()) == 1, "check mode sent one as well"
     assert tree.read(MAIN) == before
+
+
+# -- the grant: what stands between two examples is a person's, who says yes
+
+LOGIN, USER = "login.example.test", "fleet@example.test"
+
+
+@pytest.mark.skipif(bool(why_no_server()), reason=why_no_server() or "the server is there")
+def test_the_examples_of_the_grant(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    where = {"host": RELAY_ADDRESS, "name": LOGIN, "port": 443, "ca_file": authority.ca_file}
+    server = OAuthServer(certificate=authority.good(LOGIN), **where)
+    with Tree("keeper", name="hub", names={LOGIN: RELAY_ADDRESS}) as tree, server.start(in_net_of=tree):
+        tree.write("/etc/ssl/login-ca.pem", authority.ca_file.read_bytes())
+        tasks = examples("smtp_oauth_token")
+        secret = {"smtp_client_secret": server.service.client_secret}
+        assert [task["name"][:8] for task in tasks] == EXPECTED
+
+        begun = twice(tree, tmp_path, tasks[:2])
+        assert changes(begun)[0][0] == changes(begun)[1][0] is True
+        first = begun.of("Begin, with the client that is registered with the provider")
+        pasted = {"smtp_authorization_response": server.authorize(first["authorization"]["url"], USER)}
+
+        coded = twice(tree, tmp_path, tasks[2:8], begun=first, **pasted, **secret)
+        second = coded.of("Begin on a machine without a browser, by a code")
+        assert coded.of(tasks[2]["name"])["token"]["status"] == "authorized"
+        server.approve_device(second["authorization"]["user_code"], USER)
+        done = play(tmp_path, tasks[8:9], [tree])
+        assert done.of("Wait until somebody typed it in")["token"]["status"] == "authorized", done.out
+
+        asked = twice(tree, tmp_path, examples("smtp_oauth_token_info"))
+        assert [one["status"] for one in asked.of("How are they?")["tokens"]] == ["authorized"] * 3
+        seen = asked.of("Does the server agree?")["tokens"][0]["introspection"]
+        assert (seen["active"], seen["problem"]) == (True, None)
+
+        gone = twice(tree, tmp_path, tasks[9:])
+        assert changes(gone) == ([True], [True])
+        assert not list(tree.path.glob("var/lib/fleetmail/oauth/*"))
+        refreshable = [one for one in server.exchanges(endpoint="revocation") if one.status == 200]
+        assert len(refreshable) == 2, "the device's client has no revocation endpoint, which is a warning"
+
+
+EXPECTED = [
+    *("Begin, w", "Tell the", "Complete", "Every ni", "Fail two", "A client", "Begin on", "Tell the", "Wait unt"),
+    "Revoke t",
+]

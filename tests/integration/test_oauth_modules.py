@@ -245,7 +245,7 @@ def test_the_browser_comes_back_to_the_listener(desk: Desk, server: OAuthServer)
     def browse() -> None:
         for _try in range(100):
             try:
-                with urllib.request.urlopen(back, timeout=5) as page:  # noqa: S310 - our own listener
+                with urllib.request.urlopen(back, timeout=5) as page:
                     pages.append(page.read().decode())
                     return
             except OSError:
@@ -409,7 +409,7 @@ def test_two_clients_of_one_name_are_told_and_not_merged(desk: Desk, server: OAu
 
 def test_every_problem_at_once(desk: Desk) -> None:
     refused = desk.call(
-        token_url="http://login.example.test/token",  # noqa: S106
+        token_url="http://login.example.test/token",
         redirect_uri="http://127.0.0.1/#x",
         scope="smtp smtp",
         oauth_provider="acme",

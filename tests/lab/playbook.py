@@ -53,27 +53,19 @@ def play(
     environment: Mapping[str, str] | None = None,
     ansible: Path = Path(sys.executable).parents[1],
     timeout: float = 300,
+    book: str = "",
 ) -> Played:
-    """Run the tasks on the hosts (none: on this machine, connection local).
+    """Run the tasks on the hosts (none: on this machine, connection local); ``book``: a playbook's name instead.
 
     variables come from a file that is only in folder/input; everything that Ansible writes is in folder/output.
     ansible: the virtual environment whose ansible-playbook runs.
     """
-    given, output = folder / "input", folder / "output"
-    for one in (given, output):
-        one.mkdir(parents=True, exist_ok=True)
-    book = [{"hosts": "all", "gather_facts": False, "tasks": list(tasks)}]
-    (given / "ansible.cfg").write_text("")  # found first, because it is where ansible-playbook is started
-    (given / "play.yml").write_text(json.dumps(book, indent=1))
-    (given / "hosts").write_text("\n".join(host.inventory_line() for host in hosts) or LOCAL)
-    (given / "variables.json").write_text(json.dumps(dict(variables or {})))
-    results = output / "results.jsonl"
-    results.unlink(missing_ok=True)
-    command = [ansible / "bin/ansible-playbook", "-i", given / "hosts", "-e", f"@{given}/variables.json", *arguments]
+    command, settings = prepared(folder, tasks, hosts, variables, arguments, ansible, book)
+    results = folder / "output/results.jsonl"
     done = subprocess.run(
-        [*command, given / "play.yml"],
-        cwd=given,
-        env={**os.environ, **_settings(output, results), **(environment or {})},
+        command,
+        cwd=folder / "input",
+        env={**settings, **(environment or {})},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=timeout,
@@ -82,6 +74,31 @@ def play(
     lines = results.read_text().splitlines() if results.exists() else []
     texts = (text.decode("utf-8", "replace") for text in (done.stdout, done.stderr))
     return Played(done.returncode, *texts, [Result(**json.loads(line)) for line in lines])
+
+
+def prepared(
+    folder: Path,
+    tasks: Sequence[Task],
+    hosts: Sequence[Tree] = (),
+    variables: Mapping[str, Any] | None = None,
+    arguments: Sequence[str] = (),
+    ansible: Path = Path(sys.executable).parents[1],
+    book: str = "",
+) -> tuple[list[str], dict[str, str]]:
+    """Write what ``play`` runs; gives the command, to be run in folder/input, and its environment."""
+    given, output = folder / "input", folder / "output"
+    for one in (given, output):
+        one.mkdir(parents=True, exist_ok=True)
+    plays = [{"hosts": "all", "gather_facts": False, "tasks": list(tasks)}]
+    (given / "ansible.cfg").write_text("")  # found first, because it is where ansible-playbook is started
+    (given / "play.yml").write_text(json.dumps(plays, indent=1))
+    (given / "hosts").write_text("\n".join(host.inventory_line() for host in hosts) or LOCAL)
+    (given / "variables.json").write_text(json.dumps(dict(variables or {})))
+    results = output / "results.jsonl"
+    results.unlink(missing_ok=True)
+    inventory = ["-i", str(given / "hosts"), "-e", f"@{given}/variables.json"]
+    command = [str(ansible / "bin/ansible-playbook"), *inventory, *arguments, book or str(given / "play.yml")]
+    return command, {**os.environ, **_settings(output, results)}
 
 
 def _settings(output: Path, results: Path) -> dict[str, str]:
