@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from driver import pythons
 from driver.environments import Unavailable, ansible_environment
+from integration.oauth_machine import MECHANISMS, authorize
 from lab.authority import Authority
 from lab.canary import Cage, Canary, Sighting, files_in
 from lab.hostile import Hostile
@@ -40,7 +41,8 @@ WRONG = Canary("a wrong password", "Falschvogel6H2s:Dohlenschrei8J4d")
 BAD = Canary("a password beside bad arguments", "Argumentvogel1C7u Uhufeder6Z2b")
 CLIENT = Canary("client_secret", "Geheimclient5B7m~Kernbeisser1N9c")
 TOKEN = Canary("access_token", "ya29.Tokenvogel3X5q_Bachstelze7L2f==")
-CANARIES = (OLD, ELSEWHERE, NEW, NEXT, WRONG, BAD, CLIENT, TOKEN)
+REFRESH = Canary("refresh_token", "1//0gRefreshvogel6K3n-Wiesenpieper5T8d")
+CANARIES = (OLD, ELSEWHERE, NEW, NEXT, WRONG, BAD, CLIENT, TOKEN, REFRESH)
 
 ROOT = Path(__file__).parents[2]
 CA = "/etc/ssl/relay-ca.pem"
@@ -125,14 +127,15 @@ class Fleet:
 
 
 @contextmanager
-def fleet(authority: Authority, *backends: str) -> Iterator[Fleet]:
+def fleet(authority: Authority, *backends: str, **behaviour: Any) -> Iterator[Fleet]:
     made = Fleet()
     certificate = authority.good(RELAY_NAME)
     with ExitStack() as stack:
         for backend in backends:
             host = made.hosts[backend] = stack.enter_context(Tree(backend, name=backend))
             users = {"fleet": NEW.text, "next": NEXT.text}
-            relay = Relay(listeners(certificate), users=users, tokens={"fleet": TOKEN.text}, auth_required=True)
+            known = {"users": users, "tokens": {"fleet": TOKEN.text}, "auth_required": True, **behaviour}
+            relay = Relay(listeners(certificate), **known)
             stack.enter_context(relay.start(in_net_of=host))
             echo = Hostile("auth", "echo", "starttls", certificate, limit=20)
             stack.enter_context(echo.start(RELAY_ADDRESS, ECHOING, in_net_of=host))
@@ -332,6 +335,53 @@ def test_nothing_leaks_in_a_whole_story_on_every_backend(tmp_path: Path, authori
         for backend in made.hosts:
             assert played.of("wrong password", backend)["rolled_back"] is True
             assert played.of("talkative checker", backend)["rolled_back"] is True
+            assert "********" in str(played.of("echoing relay", backend))
+    assert not seen, "\n".join(map(str, seen))
+
+
+CLIENT_OF = {"auth_type": "oauth", "username": "fleet", "client_id": "app", "client_secret": "{{ client }}"}
+
+
+def prepared_story() -> Story:
+    """A service with OAuth before anybody authorized it."""
+    story = Story()
+    story.service("planned", check=True, oauth_provider="google", **CLIENT_OF)
+    story.service("prepared", verify="auth", backup=True, oauth_provider="google", **CLIENT_OF)
+    story.show()
+    return story
+
+
+def authorized_story() -> Story:
+    """The same with a token in the store."""
+    story, google = Story(), {"oauth_provider": "google", **CLIENT_OF}
+    story.service("compliant", verify="auth", **google)
+    story.show()
+    story.service("mail by the host", test_send={**MAIL, "via": "mta"}, **google)
+    story.service("echoing relay", "failed", verify="auth", port=ECHOING, **google)
+    story.run("chmod 0644 /var/lib/fleetmail/tokens/*; touch /run/talkative-checker")
+    story.service("talkative checker", "failed", from_address="me@example.test", **google)
+    story.service("mended", from_address="me@example.test", **google)
+    story.service("another client", **{**google, "client_id": "another"})
+    story.service("by password", verify="auth", **login("fleet", "new"))
+    story.service("by token again", verify="auth", backup=True, **google)
+    story.service("gone", state="absent", **google)
+    return story
+
+
+def test_nothing_leaks_of_a_service_with_an_access_token(tmp_path: Path, authority: Authority, cage: Cage) -> None:
+    ansible = environment_of("2.21")
+    with fleet(authority, "exim", "msmtp", mechanisms=MECHANISMS) as made:
+        seen = []
+        for story in (prepared_story(), authorized_story()):
+            folder = tmp_path / str(len(story.tasks))
+            played = told(story, folder, list(made.hosts.values()), ansible=ansible)
+            seen += sightings_of(played, folder, cage)
+            for host in made.hosts.values():
+                authorize(host, TOKEN.text, refresh=REFRESH.text)
+        for backend, host in made.hosts.items():
+            seen += on_host(backend, host, made.watches[backend], cage)
+            assert played.of("compliant", backend)["verification"]["reached"] == "auth"
+            assert played.of("by token again", backend)["verification"]["reached"] == "auth"
             assert "********" in str(played.of("echoing relay", backend))
     assert not seen, "\n".join(map(str, seen))
 
