@@ -12,7 +12,7 @@ from .grant_causes import AUTHORIZE, OF_A_GRANT, Cause
 __all__ = ["AUTHORIZE", "CAUSES", "Cause", "by_age", "cause_named"]
 
 _WAIT = "nothing: the keeper tries again by itself; if it stays so, look at the provider's status page"
-_ENTRA = "In the Entra admin center, App registrations > this application > "
+_ENTRA = "in the Entra admin center, App registrations > this application > "
 
 # fmt: off
 _TABLE = (
