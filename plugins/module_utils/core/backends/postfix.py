@@ -211,8 +211,8 @@ class Postfix(Backend):
             observed.faults.append((f"password map {path}", state, "compiled from its source"))
         if ":" in entry:
             form["username"], password = entry.split(":", 1)
-            if "xoauth2" in found.settings["smtp_sasl_mechanism_filter"].lower():
-                form["auth_type"] = "oauth"  # and the entry says where the token is
+            if "xoauth2" in found.settings["smtp_sasl_mechanism_filter"].lower() and password.startswith("/"):
+                form["auth_type"] = "oauth"  # and this is where the plugin finds the token
                 return form
             observed.secrets.append(password)
             form["password"] = Secret(password)

@@ -721,6 +721,18 @@ def test_the_plugins_configuration_has_what_it_needs_and_comes_back(before: str 
         assert host.files == files
 
 
+@pytest.mark.parametrize(("entry", "auth_type"), [("u:/tokens/u", "oauth"), ("u:secret word", "password")])
+def test_a_plugin_set_up_by_hand_is_read_and_a_password_is_not_taken_for_it(entry: str, auth_type: str) -> None:
+    host = tree(
+        "relayhost = [a.example]:587\nsmtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = hash:/sasl\n"
+        "smtp_sasl_mechanism_filter = XOAUTH2\n"
+    )
+    host.put("/sasl", f"[a.example]:587 {entry}\n")
+    observed = Postfix(host).read("default")
+    assert (observed.form["auth_type"], observed.form["username"]) == (auth_type, "u")
+    assert (observed.secrets == ["secret word"]) == (auth_type == "password")
+
+
 # -- what cannot be ----------------------------------------------------------------------------------------------------
 
 
