@@ -105,7 +105,7 @@ class Registration(NamedTuple):
                 continue
             value = record[field]
             kind = list if field == "scope" else str if field == "client_secret" else type(default)
-            if type(value) is not kind or (kind is list and not all(isinstance(word, str) for word in value)):
+            if not _is(value, kind) or (kind is list and not all(isinstance(word, str) for word in value)):
                 raise ValueError(f"{field} is not a {kind.__name__}")
             said[field] = _typed(field, value)
         return cls(**said)
@@ -207,6 +207,11 @@ class Registration(NamedTuple):
         from .registration_problems import problems_of
 
         return problems_of(self)
+
+
+def _is(value: Any, kind: type) -> bool:
+    """Of that very type: to Python, True is a number too."""
+    return isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
 
 
 def _typed(field: str, value: Any) -> Any:

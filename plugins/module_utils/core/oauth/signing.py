@@ -143,9 +143,11 @@ def _base64url(data: bytes) -> str:
 
 
 def _jwt() -> Any:
+    """PyJWT, which without cryptography signs by shared secrets only."""
+    import importlib
+
     try:
-        import cryptography  # noqa: F401 - PyJWT alone signs by shared secrets only
-        import jwt
+        importlib.import_module("cryptography")
+        return importlib.import_module("jwt")
     except ImportError:
         raise LibraryMissing(LIBRARIES) from None
-    return jwt

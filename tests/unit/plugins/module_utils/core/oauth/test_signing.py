@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import base64
-import builtins
 import hashlib
 import json
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -149,17 +149,10 @@ def test_what_is_no_key(content: bytes, problem: str) -> None:
 
 @pytest.mark.parametrize("missing", ["jwt", "cryptography"])
 def test_a_library_that_is_not_there_is_named(missing: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *rest: Any, **more: Any) -> Any:
-        if name == missing:
-            raise ImportError(name)
-        return real(name, *rest, **more)
-
     file = tmp_path / "key.pem"
     file.write_bytes(pem(RSA))
     client = Script(said(**TOKENS)).client(CLIENT._replace(jwt_key_file=str(file)))
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(Refused) as refused:
         client.signing_key()
     assert "python3-jwt" in refused.value.cause.next_step
