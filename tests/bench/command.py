@@ -29,6 +29,9 @@ from bench.measure import Bench
 def main(arguments: Sequence[str]) -> int:
     """Run the bench as told; 0 when it could be measured, whatever the figures say."""
     told = _parse(arguments)
+    if told.keeper:
+        _measure_keeper()
+        return 0
     reason = why_unavailable()
     if reason:
         print(f"The bench cannot run here: {reason}", file=sys.stderr)
@@ -53,6 +56,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--forks", type=int, default=5, help="of Ansible (default: %(default)s, as Ansible's own)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples there")
     parser.add_argument("--quick", action="store_true", help="only ping and smtp_service, one round, nothing fetched")
+    parser.add_argument("--keeper", action="store_true", help="what the keeper costs, and nothing else")
     parser.add_argument("--profile", action="store_true", help="where the time of one compliant host goes, instead")
     told = parser.parse_args(arguments)
     try:
@@ -98,3 +102,11 @@ def _measure(bench: Bench, told: argparse.Namespace) -> None:
     print(report.tables(course.figures, course.payloads, context))
     if told.json:
         told.json.write_text(report.as_json(course.figures, course.payloads, context))
+    if not told.quick:
+        _measure_keeper()
+
+
+def _measure_keeper() -> None:
+    from bench import keeper
+
+    print(keeper.told(keeper.measure()))
