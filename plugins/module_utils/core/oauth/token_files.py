@@ -39,7 +39,9 @@ class Consumer(NamedTuple):
         fields = {key: value for key, value in record.items() if key != "version"}
         wake, mode = fields.pop("wake", []), fields.pop("mode", "")
         texts = isinstance(wake, list) and all(isinstance(value, str) for value in (mode, *wake, *fields.values()))
-        if not texts or set(fields) - set(cls._fields) or fields.get("format") not in FORMATS:
+        if not texts or not 3 <= len(mode) <= 4 or set(mode) - set("01234567"):
+            raise ValueError
+        if set(fields) - set(cls._fields) or fields.get("format") not in FORMATS:
             raise ValueError
         if not {"service", "backend", "path"} <= set(fields) or not fields["path"].startswith("/"):
             raise ValueError

@@ -391,3 +391,83 @@ def test_no_more_than_a_megabyte_of_a_log(host: PosixHost, root: Path) -> None:
     log.write_text("x" * (mail_log.LOG_LIMIT + 1000) + "end")
     assert len(host.log(mark)) == mail_log.LOG_LIMIT
     assert host.log(mark).endswith("xend")
+
+
+# -- what the token store needs
+
+
+def test_a_directory_of_our_own(host: PosixHost, root: Path) -> None:
+    assert not host.own_directory("/var/lib/store", repair=False)
+    assert not (root / "var/lib/store").exists()
+    assert host.own_directory("/var/lib/store")
+    assert stat.S_IMODE((root / "var/lib/store").stat().st_mode) == 0o700
+    assert not host.own_directory("/var/lib/store")
+    (root / "var/lib/store").chmod(0o755)
+    assert host.own_directory("/var/lib/store", repair=False)
+    assert stat.S_IMODE((root / "var/lib/store").stat().st_mode) == 0o755
+    assert host.own_directory("/var/lib/store")
+    assert stat.S_IMODE((root / "var/lib/store").stat().st_mode) == 0o700
+    with pytest.raises(HostError, match="/etc/passwd: is not a directory"):
+        host.own_directory("/etc/passwd")
+
+
+@as_root
+def test_a_directory_of_somebody_elses(host: PosixHost, root: Path) -> None:
+    os.chown(root / "var/lib", 4711, 4712)
+    with pytest.raises(HostError, match="/var/lib: belongs to postie, not to who runs this"):
+        host.own_directory("/var/lib")
+
+
+def test_a_candidate_is_written_over_where_it_lies(host: PosixHost, root: Path) -> None:
+    staged = host.stage("/etc/x", b"n" * 5000, 0o600, "root", "root")
+    inode = os.stat(host.real(staged)).st_ino
+    host.refill(staged, b"an answer")
+    host.sync(staged)
+    host.rename(staged, "/etc/x")
+    assert (root / "etc/x").read_bytes() == b"an answer"
+    assert (root / "etc/x").stat().st_ino == inode
+    with pytest.raises(HostError, match="cannot be written"):
+        host.refill(staged, b"nobody reserved this")
+
+
+def test_replacing_follows_no_link(host: PosixHost, root: Path, tmp_path: Path) -> None:
+    (root / "etc/link").symlink_to(tmp_path / "secret")
+    assert host.is_link("/etc/link")
+    host.replace("/etc/link", b"ours", 0o640, "root", "root")
+    assert not host.is_link("/etc/link")
+    assert (root / "etc/link").read_bytes() == b"ours"
+    assert stat.S_IMODE((root / "etc/link").stat().st_mode) == 0o640
+    (root / "etc/link").unlink()
+    (root / "etc/link").symlink_to(tmp_path / "secret")
+    host.replace("/etc/link", None, 0o640, "root", "root")
+    assert not os.path.lexists(root / "etc/link")
+    assert (tmp_path / "secret").read_text() == OUTSIDE
+
+
+def test_replacing_what_cannot_be(host: PosixHost, root: Path) -> None:
+    (root / "etc/folder").mkdir()
+    before = contents(root)
+    with pytest.raises(HostError, match="/etc/folder: cannot be written"):
+        host.replace("/etc/folder", b"x", 0o644, "root", "root")
+    with pytest.raises(HostError, match="/etc/none: cannot be written"):
+        host.replace("/etc/none", None, 0o644, "root", "root")
+    with pytest.raises(HostError, match="user nobody-there: is not known"):
+        host.replace("/etc/passwd", b"x", 0o644, "nobody-there", "root")
+    assert contents(root) == before
+
+
+@as_root
+@pytest.mark.parametrize("kind", ["mode", "owner"])
+def test_nobody_else_leads_the_way(host: PosixHost, root: Path, kind: str) -> None:
+    (root / "var/lib/theirs/tokens").mkdir(parents=True)
+    if kind == "mode":
+        (root / "var/lib/theirs").chmod(0o777)
+    else:
+        os.chown(root / "var/lib/theirs", 4711, 4712)
+    with pytest.raises(HostError, match="/var/lib/theirs/tokens: can be led elsewhere by who may write to"):
+        host.replace("/var/lib/theirs/tokens/x", b"x", 0o644, "root", "root")
+    os.chown(root / "var/lib/theirs", ME, MINE)
+    (root / "var/lib/theirs").chmod(0o755)
+    os.chown(root / "var/lib/theirs/tokens", 4711, 4712)  # the last one may be its reader's
+    host.replace("/var/lib/theirs/tokens/x", b"x", 0o600, "postie", "posties")
+    assert (root / "var/lib/theirs/tokens/x").stat().st_uid == 4711
