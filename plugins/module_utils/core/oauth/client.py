@@ -179,7 +179,10 @@ class TokenClient:
                 file = self.host.read(path)
                 if file is None:
                     raise HostError(path, "is not there", "copy it to the host, mode 0600")
-                self._key = signing.read_key(path, file.content)
+                key = signing.read_key(path, file.content)
+                if self.registration.provider_row.certificate and not key.certificate:
+                    raise HostError(path, "has no certificate beside the key", "append it: the key is found by it")
+                self._key = key
             except HostError as error:
                 raise Refused(CAUSES["key_file"], "jwt_key_file", detail=str(error), sent=False) from None
             except signing.LibraryMissing as error:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..registration import Registration
 
 LIFE = 86400  # seconds that an address may wait for its person; the code that comes back lives for minutes
-NOT_PENDING = "authorization_response"
+ANSWER = "authorization_response"
 
 
 class AuthorizationCode(PersonGrant):
@@ -69,7 +69,7 @@ class AuthorizationCode(PersonGrant):
         if not answer.strip():
             return pending
         if now() >= pending.expires_at:
-            raise Refused(CAUSES["expired_token"], NOT_PENDING, detail="the address is a day old", sent=False)
+            raise Refused(CAUSES["expired_token"], ANSWER, detail="the address is a day old", sent=False)
         code = self._code(answer.strip(), pending, client)
         form = {
             "grant_type": "authorization_code",
@@ -95,7 +95,7 @@ class AuthorizationCode(PersonGrant):
         if told is not None:
             raise _declined(told, client)
         if not returned.get("code"):
-            raise Refused(CAUSES["answer_incomplete"], NOT_PENDING, detail="there is no code in it", sent=False)
+            raise Refused(CAUSES["answer_incomplete"], ANSWER, detail="there is no code in it", sent=False)
         return returned.get("code")
 
 
@@ -138,9 +138,9 @@ def _bare_code(answer: str, redirect: str) -> str:
     """A code alone: only from a page that shows nothing else. The verifier still ties it to this authorization."""
     if is_loopback(urlsplit(redirect).hostname or ""):
         detail = f"it begins with {redirect} and has code= and state= in it"
-        raise Refused(CAUSES["answer_incomplete"], NOT_PENDING, detail=detail, sent=False)
+        raise Refused(CAUSES["answer_incomplete"], ANSWER, detail=detail, sent=False)
     if not answer.isascii() or not answer.isprintable() or " " in answer:
-        raise Refused(CAUSES["answer_incomplete"], NOT_PENDING, detail="that is no code", sent=False)
+        raise Refused(CAUSES["answer_incomplete"], ANSWER, detail="that is no code", sent=False)
     return answer
 
 
@@ -183,7 +183,7 @@ def _declined(told: Complaint, client: TokenClient) -> Refused:
 
 
 def _other(detail: str) -> Refused:
-    return Refused(CAUSES["other_authorization"], NOT_PENDING, detail=detail, sent=False)
+    return Refused(CAUSES["other_authorization"], ANSWER, detail=detail, sent=False)
 
 
 def _with_query(url: str, asked: Mapping[str, str]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..answers import seconds
+from ..answers import seconds, token_text
 from ..causes import CAUSES
 from ..client import Refused
 from ..person import named
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 INTERVAL = 5  # seconds between polls where the server does not say (RFC 8628 3.2)
 SLOWER = 5  # more for all later polls after slow_down (3.5)
 LONGEST_INTERVAL = 300
+LONGEST_URL, LONGEST_CODE = 2000, 64  # characters
 LIFE = 900  # seconds of a code; the server has to say (3.2), and Microsoft's is this
 
 
@@ -32,17 +33,19 @@ class DeviceCode(PersonGrant):
         scope = registration.provider_row.scope_separator.join(registration.requested_scope)
         said = client.post("device_authorization_url", {"scope": scope} if scope else {})
         url = said.get("verification_uri") or said.get("verification_url")  # Google's name is older than the RFC
-        missing = [field for field in ("device_code", "user_code") if not isinstance(said.get(field), str)]
-        if missing or not isinstance(url, str) or not url.startswith(("https://", "http://")):
-            detail = "the answer has no " + (missing[0] if missing else "verification_uri")
+        found = {"verification_uri": _url(url), "user_code": _text(said.get("user_code"))}
+        found["device_code"] = token_text(said.get("device_code"))
+        missing = [field for field, value in found.items() if not value]
+        if missing:
+            detail = "the answer has no proper " + " and ".join(missing)
             raise Refused(CAUSES["not_oauth"], "device_authorization_url", detail=detail)
         begun = int(now())
         interval = seconds(said.get("interval"), LONGEST_INTERVAL) or INTERVAL
         data = {
-            "url": url,
-            "user_code": said["user_code"],
-            "url_complete": _text(said.get("verification_uri_complete")),
-            "device_code": said["device_code"],
+            "url": found["verification_uri"],
+            "user_code": found["user_code"],
+            "url_complete": _url(said.get("verification_uri_complete")),
+            "device_code": found["device_code"],
             "interval": interval,
             "next_poll": begun + interval,
         }
@@ -85,5 +88,12 @@ def _later(pending: Pending, slower: int, now: float, refused: Refused) -> Pendi
     return pending._replace(data=data)
 
 
+def _url(value: Any) -> str:
+    """An address that a person can be shown, "" for what is none."""
+    text = token_text(value)
+    return text if text.startswith(("https://", "http://")) and len(text) <= LONGEST_URL else ""
+
+
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) and value.startswith(("https://", "http://")) else ""
+    """A code that a person can be shown, "" for what is none."""
+    return value.strip() if isinstance(value, str) and value.isprintable() and len(value) <= LONGEST_CODE else ""

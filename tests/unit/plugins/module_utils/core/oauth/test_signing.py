@@ -228,3 +228,13 @@ def test_the_subject_may_be_another_than_the_mailbox(tmp_path: Path) -> None:
     grant_type("jwt_bearer").renew(known, None, script.client(known))
     assert verified(script.forms[0]["assertion"], RSA)["sub"] == "boss@example.test"
     assert script.forms[0]["client_secret"] == "cl1ent+s3cret"
+
+
+def test_microsoft_finds_a_key_by_its_certificate(tmp_path: Path) -> None:
+    file = tmp_path / "key.pem"
+    known = CLIENT._replace(provider="microsoft365", tenant="a.example", jwt_key_file=str(file), client_secret=None)
+    file.write_bytes(pem(RSA))
+    with pytest.raises(Refused, match="no certificate beside the key"):
+        Script(said(**TOKENS)).client(known).signing_key()
+    file.write_bytes(pem(RSA) + CERTIFICATE)
+    assert Script(said(**TOKENS)).client(known).signing_key().certificate

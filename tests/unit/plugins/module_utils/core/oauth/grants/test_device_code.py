@@ -72,6 +72,10 @@ def test_googles_older_name() -> None:
         {"user_code": 7},
         {"verification_uri": None},
         {"verification_uri": "javascript:alert(1)"},
+        {"verification_uri": "https://x.test/\n"},
+        {"user_code": "WDJB\x1b[2J"},
+        {"user_code": "W" * 65},
+        {"device_code": "a b"},
     ],
 )
 def test_an_answer_that_lacks_what_a_person_needs(changes: dict[str, Any]) -> None:
