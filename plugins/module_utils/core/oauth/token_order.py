@@ -75,7 +75,7 @@ class TokenOrder(NamedTuple):
         if self.listen and not is_listen(self.listen):
             yield Problem("listen", f"'{self.listen}' is not a loopback address", "127.0.0.1:8400 or [::1]:8400")
         if self.state != "absent":
-            given = {option for option, value in self.declared.items() if value != "" or option == "client_secret"}
+            given = {option for option, value in self.declared.items() if value != ""}
             yield from (one for one in self.registration(None).problems() if one.option in given)
 
     def _text_problems(self) -> Problems:

@@ -67,10 +67,11 @@ def test_bare_numbers_have_the_unit_of_their_option() -> None:
 
 
 def test_what_is_not_given_is_as_stored_and_an_empty_text_takes_away() -> None:
-    stored = STORED._replace(proxy="http://proxy.example.test:3128", min_validity=900)
+    stored = STORED._replace(proxy="http://proxy.example.test:3128", min_validity=900, client_secret=Secret("s"))
     assert order().registration(stored) == stored
     assert not order().given
     assert order(proxy="", min_validity="").registration(stored) == stored._replace(proxy="", min_validity=600)
+    assert order(client_secret="").registration(stored).client_secret is None
     assert order(oauth_grant="device_code").registration(stored).grant == "device_code"
 
 
@@ -104,7 +105,7 @@ def test_it_is_judged_without_what_the_store_may_have() -> None:
         ({"wait": -1}, "wait"),
         ({"wait": 3601}, "wait"),
         ({"timeout": 0}, "timeout"),
-        ({"client_secret": ""}, "client_secret"),
+        ({"client_secret": "a\nb"}, "client_secret"),
         ({"ca_file": "ca.pem"}, "ca_file"),
         ({"proxy": "u:p@proxy"}, "proxy"),
     ],
