@@ -150,12 +150,12 @@ class Fleet:
              "detail": f"192.0.2.25 port 587: 220 {relay} ESMTP Postfix"},
             {"name": "ehlo", "ok": True, "detail": f"250 {relay}", "ms": took(1, 9)},
             {"name": "tls", "ok": True, "ms": took(5, 60), "detail":
-             f"TLSv1.3 TLS_AES_256_GCM_SHA384, certificate CN={relay} until {iso(days)}, verified"},
+             f"TLSv1.3 TLS_AES_256_GCM_SHA384, certificate CN={relay} until {iso(days + 0.5)}, verified"},
             {"name": "auth", "ok": True, "detail": "235 2.7.0 Authentication successful", "ms": took(1, 40)},
             {"name": "quit", "ok": True, "detail": "221 2.0.0 Bye", "ms": took(1, 5)},
         ]  # fmt: skip
         tls = {
-            "version": "TLSv1.3", "cipher": "TLS_AES_256_GCM_SHA384", "subject": f"CN={relay}", "not_after": iso(days),
+            "version": "TLSv1.3", "cipher": "TLS_AES_256_GCM_SHA384", "subject": f"CN={relay}", "not_after": iso(days + 0.5),
             "issuer": "CN=Example Fleet CA 2,O=Example", "names": [relay, "relay.example.test"], "days_left": days,
         }  # fmt: skip
         offered = ["PIPELINING", "SIZE 52428800", "AUTH PLAIN LOGIN", "ENHANCEDSTATUSCODES", "8BITMIME", "SMTPUTF8"]
@@ -175,7 +175,7 @@ class Fleet:
             "name": "default", "status": status, "cause": "" if usable else status, "authorized_user_verified": True,
             "authorized_user": f"fleet-{host.split('.')[1]}@example.test", "authorized_at": iso(days - 90),
             "refreshed_at": iso(-0.02), "expires_at": iso(0.02),
-            "refresh_expires_at": iso(days) if usable else None, "days_left": days if usable else None,
+            "refresh_expires_at": iso(days + 0.5) if usable else None, "days_left": days if usable else None,
             "scope": ["https://outlook.office.com/SMTP.Send", "offline_access"], "missing_scope": [],
             "grant": "authorization_code", "provider": provider, "error": "" if usable else "invalid_grant",
             "error_description": "", "next_step": "" if status == "authorized" else

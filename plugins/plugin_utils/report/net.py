@@ -33,19 +33,19 @@ EVERYWHERE = (
     r"\bBearer\s+(?P<secret>[\w.~+/-]{8,}=*)",
     r"\bAUTH\s+(?:PLAIN|LOGIN|XOAUTH2|OAUTHBEARER|CRAM-MD5)\s+(?P<secret>[\w+/]{8,}=*)",
     # an address with a password in it (RFC 3986 3.2.1)
-    r"\b[a-z][a-z0-9+.-]*://[^\s/:@]*:(?P<secret>[^\s/@]+)@",
+    r"\b[a-z][a-z0-9+.-]{0,30}://[^\s/:@]*:(?P<secret>[^\s/@]+)@",
     # password=x, "client_secret": "x", and `password: x` where the line ends: more words are a sentence
-    r"(?<![\w/.])[\"']?(?:[\w-]*[_-])?(?:password|passwd|passphrase|secret|access_token|refresh_token)[\"']?"
+    r"(?<![\w/.-])[\"']?(?:[\w-]*[_-])?(?:password|passwd|passphrase|secret|access_token|refresh_token)[\"']?"
     r"(?:\s*=\s*|\s*:\s*(?=[\"'])|\s*:\s*(?=[^\s,}\"']+\s*(?:$|[,}])))"
     r"(?P<secret>\"[^\"\n]+\"|'[^'\n]+'|[^\s,;}\"']+)",
 )
 IN_CONFIGURATION = (
     # msmtprc, netrc: a line `password x`; its neighbour passwordeval names a command
-    r"^[ \t+-]*password[ \t]+(?P<secret>\S.*)$",
+    r"^[ \t+-]{0,20}password[ \t]+(?P<secret>\S.*)$",
     # a Postfix password map: `[relay]:587 user:x`
-    r"^[ \t+-]*(?:\[[\w.:-]+\]|[\w.-]+)(?::\w+)?[ \t]+[^\s:=/\[\]]+:(?P<secret>[^\s:/]\S*)$",
+    r"^[ \t+-]{0,20}(?:\[[\w.:-]+\]|[\w.-]+)(?::\w+)?[ \t]+[^\s:=/\[\]]+:(?P<secret>[^\s:/]\S*)$",
     # Exim's client_send, and its colon lists of user and password
-    r"^[ \t+-]*client_send[ \t]*=[ \t]*(?P<secret>\S.*)$",
+    r"^[ \t+-]{0,20}client_send[ \t]*=[ \t]*(?P<secret>\S.*)$",
 )
 
 

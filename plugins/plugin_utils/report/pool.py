@@ -13,8 +13,9 @@ EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
 def pooled(value: Any) -> tuple[Any, list[Any]]:
-    """The value in which every text, list or dict that occurs more than once is ``{"$": i}``, and the list that i
-    counts in. Entries refer to earlier entries only. Values that are empty (None, no text, no entries) are left out of dicts: their readers know.
+    """The value in which every text, list or dict that occurs more than once is ``{"$": i}``, and the entries.
+
+    An entry refers to earlier ones only. What is empty (None, no text, no parts) is left out of dicts: readers know.
     """
     pool = _Pool()
     root = pool.enter(value)

@@ -16,6 +16,7 @@ from .document import complete, essence, load, moment, seconds_of
 from .merging import merged
 from .net import Net
 from .problem import NoReport
+from .shape import take
 
 Record = dict[str, Any]
 THIS_RUN = "this run"
@@ -57,7 +58,7 @@ def make(hosts: Iterable[Record], order: Order, previous: Path, now: float, net:
     if not found:
         raise NoReport([Problem("hosts", "there is no host to report on", "see variables, hosts and merge")])
     made = {
-        "title": net.text(order.title),
+        "title": take(order.title, str, net.text),
         "generator": {"name": "fleetmail.smtp", "version": order.version},
         "generated_at": moment(now),
         "sources": [_source(part) for part in parts],

@@ -14,6 +14,7 @@ from .net import Net
 from .shape import take
 
 Record = dict[str, Any]
+ENOUGH_DIFF = 2 * shape.LONGEST_DIFF  # what is cut off at the end of it is masked by then
 FAILURE_WITHOUT_WORDS = "the task failed and did not say why"
 NO_RESULT = "no result: an earlier task failed on this host, or it was not reached"
 
@@ -93,7 +94,7 @@ def _service(result: Mapping[str, Any], play: Play, net: Net, host: Record) -> N
             "status": _service_status(result, play),
             "form": {key: value for key, value in form.items() if key not in ("name", "backend")},
             "drift": [_difference(one) for one in result.get("drift") or [] if isinstance(one, Mapping)],
-            "diff": net.configuration(difference(result.get("diff"))),
+            "diff": net.configuration(difference(result.get("diff"))[:ENOUGH_DIFF]),
         }
     )
 
