@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from driver import checkout
 from lab.oauth_server import OAuthServer, why_unavailable
 from lab.token_host import CORE, TokenHost
 
@@ -34,6 +36,18 @@ print(outcome.state.access.token.reveal())
 print("asked" if outcome.refreshed else "found", file=sys.stderr)
 """
 
+# The module itself, with Ansible's own argument parsing; it too begins with the others.
+_MODULE = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from ansible.module_utils import basic
+from ansible_collections.fleetmail.smtp.plugins.modules import smtp_oauth_token
+basic._ANSIBLE_ARGS = json.dumps({"ANSIBLE_MODULE_ARGS": {"name": "default", "store": sys.argv[2]}}).encode()
+basic._ANSIBLE_PROFILE = "legacy"
+sys.stdin.read()
+smtp_oauth_token.main()
+"""
+
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[TokenHost]:
@@ -47,11 +61,12 @@ def host(tmp_path: Path) -> Iterator[TokenHost]:
 def race(host: TokenHost, count: int = TOGETHER) -> list[tuple[str, int, str, str]]:
     """Start them, let them go together; (kind, exit status, output, errors) of each."""
     kinds = {
+        "module": [sys.executable, "-c", _MODULE, str(checkout.linked()), host.store.directory],
         "engine": [sys.executable, "-c", _ENGINE, str(CORE), host.store.directory],
         "keeper token": ["sh", "-c", 'cat && exec "$@"', "sh", *host.command("token", "default")],
         "keeper tick": ["sh", "-c", 'cat && exec "$@"', "sh", *host.command("tick")],
     }
-    turn = ["engine", "keeper token", "engine", "keeper tick"]
+    turn = ["engine", "keeper token", "module", "engine", "keeper tick"]
     waits, gate = os.pipe()  # all of them read from it, and go when it is closed
     started = []
     for number in range(count):
@@ -78,8 +93,11 @@ def test_one_request_and_a_token_for_everybody(host: TokenHost) -> None:
     assert len(host.server.refreshes()) == 1, "one request"
     new = host.access_token()
     assert new != old["access_token"]
-    printed = [out.strip() for kind, _code, out, _errors in said if kind != "keeper tick"]
+    printed = [out.strip() for kind, _code, out, _errors in said if kind in ("engine", "keeper token")]
     assert printed == [new] * len(printed), "everybody gets the new token"
+    told = [json.loads(out)["token"] for kind, _code, out, _errors in said if kind == "module"]
+    assert {(token["status"], token["expires_at"]) for token in told} == {("authorized", host.status()["expires_at"])}
+    assert new not in "".join(out for kind, _code, out, _errors in said if kind in ("module", "keeper tick"))
     assert (host.tokens / "default.plain").read_text() == new + "\n"
     assert (host.tokens / "default.exim").read_text() == f"access_token={new}\n"
     found = host.server.look(host.refresh_token())
@@ -97,7 +115,7 @@ def test_a_server_that_is_down_is_asked_once_by_those_who_wait(host: TokenHost) 
     host.server.down(503)
     host.server.forget()
     said = race(host, 24)
-    assert not any("Traceback" in errors for kind, _code, _out, errors in said if kind != "engine")
+    assert not any("Traceback" in errors for _kind, _code, _out, errors in said)
     asked = len([one for one in host.server.exchanges() if one.path.startswith("/token")])
     assert 1 <= asked <= 6, "who was waiting for the first answer takes it for its own; who comes later asks by itself"
     assert host.refresh_token() == old

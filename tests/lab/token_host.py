@@ -69,7 +69,8 @@ class TokenHost:
         usual: dict[str, Any] = {"name": name, "scope": SCOPE, "username": USER}
         if self.server:
             client = client or self.server.public
-            usual.update(token_url=self.server.token_url, revocation_url=self.server.revocation_url)
+            usual.update(authorization_url=self.server.authorization_url, token_url=self.server.token_url)
+            usual.update(revocation_url=self.server.revocation_url)
             usual.update(client_id=client.client_id)
             if client.client_secret:
                 usual.update(client_secret=Secret(client.client_secret))
