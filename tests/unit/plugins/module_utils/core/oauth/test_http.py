@@ -31,7 +31,7 @@ def test_work_that_hangs_is_left_behind() -> None:
     began = time.monotonic()
     with pytest.raises(NoAnswer) as missed:
         within(0.1, lambda: time.sleep(20))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     assert (missed.value.kind, missed.value.sent) == ("timeout", True)
 
 

@@ -92,7 +92,7 @@ def test_it_ends_when_nobody_comes() -> None:
     began = time.monotonic()
     with Flow(seconds=0.3).running() as flow:
         pass
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     assert flow.taken == []
 
 
