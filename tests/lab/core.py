@@ -53,7 +53,11 @@ watched("fsync")
 watched("fchmod")
 watched("fchown")
 sys.addaudithook(hook)
-result = enforce(order["options"], PosixHost(order["root"]), order["check"])
+if order["audit"]:
+    from core.audit import audit
+    result = audit(order["options"], PosixHost(order["root"]))
+else:
+    result = enforce(order["options"], PosixHost(order["root"]), order["check"])
 print(json.dumps({"result": result, "points": seen if order["crash_at"] is not None else []}))
 """
 
@@ -77,6 +81,11 @@ def enforce(
     return result
 
 
+def audit(host: Tree, options: Mapping[str, Any] | None = None, root: str = "/") -> dict[str, Any]:
+    """Run the audit in the tree with the options of smtp_service_info; gives the module's result."""
+    return _run(host, options or {}, True, root, None, None, audited=True)[0]
+
+
 def points(host: Tree, options: Mapping[str, Any]) -> list[list[str]]:
     """Run it and list, in order, every point at which ``enforce_until`` can kill it."""
     return _run(host, options, False, "/", 0, None)[1]
@@ -94,9 +103,11 @@ def _run(
     root: str,
     crash_at: int | None,
     env: Mapping[str, str] | None,
+    audited: bool = False,
 ) -> tuple[dict[str, Any], list[list[str]]]:
     install(host)
     order = {"options": dict(options), "check": check, "root": root, "crash_at": crash_at, "place": PLACE}
+    order["audit"] = audited
     done = host.run(["python3", "-B", "-c", _RUNNER], json.dumps(order).encode(), check=False, env=env)
     if done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL):
         raise Killed

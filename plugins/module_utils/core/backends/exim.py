@@ -185,7 +185,7 @@ class Exim(Backend):
             "security": security,
             "ca_file": "" if trusted == "system" else trusted,
             "validate_certs": _validates(values),
-            "from_address": _from_address(values),
+            "from_address": from_address(values),
         }
         return {**form, **self._credentials(form, values, observed)}
 
@@ -414,7 +414,7 @@ def _validates(values: Mapping[str, str]) -> bool | None:
     return True if values["tls_verify_hosts"] == "*" and named else None
 
 
-def _from_address(values: Mapping[str, str]) -> str:
+def from_address(values: Mapping[str, str]) -> str:
     found = _REWRITE.fullmatch(values.get("headers_rewrite", ""))
     envelope = values.get("return_path", "")
     return found.group(1) if found and envelope in (HELD, return_path(found.group(1))) else ""

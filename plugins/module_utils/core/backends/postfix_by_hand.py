@@ -31,11 +31,12 @@ _MORE = (
     "smtp_use_tls", "smtp_enforce_tls", "smtp_tls_enforce_peername", "smtp_tls_per_site", "tls_append_default_CA",
     "smtp_sender_dependent_authentication", "smtp_fallback_relay", "smtp_header_checks", "relay_transport",
     "inet_interfaces", "mynetworks", "mynetworks_style", "smtpd_relay_restrictions", "smtpd_recipient_restrictions",
-    "sender_canonical_maps", "smtp_generic_maps", "cyrus_sasl_config_path", "myhostname", "mydomain", "config_directory",
+    "sender_canonical_maps", "smtp_generic_maps", "myhostname", "mydomain", "config_directory",
 )  # fmt: skip
 NAMES = tuple(dict.fromkeys((*ASKED, *_MORE)))
 FRESH = {  # what holds in a tree where main.cf says nothing (postconf -d)
     **DEFAULTS, "smtp_tls_enforce_peername": "yes", "inet_interfaces": "all", "mynetworks_style": "host",
+    "mydestination": "$myhostname, localhost.$mydomain, localhost",
     "smtpd_relay_restrictions": "permit_mynetworks, permit_sasl_authenticated, defer_unauth_destination",
     "smtp_sasl_security_options": "noplaintext, noanonymous", "config_directory": "/etc/postfix",
     "smtp_sasl_tls_security_options": "$smtp_sasl_security_options", "smtp_sasl_auth_enable": "no",

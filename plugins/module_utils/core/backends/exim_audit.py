@@ -1,0 +1,287 @@
+# SPDX-FileCopyrightText: fleetmail.smtp contributors
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Every way in which mail leaves an Exim, in Debian's configuration or in one that somebody wrote whole."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from .. import marks
+from ..errors import Problem
+from ..redaction import Secret
+from . import exim_config
+from . import exim_files as files
+from .auditing import Auditor, Found, Queue, is_network, service_name
+from .base import text_of
+from .exim import from_address
+from .exim_config import Config, Driver, covers, items
+from .exim_files import ACCOUNT, CONF, CREDENTIALS, ETC, GENERATED, WHOLE, Layout
+from .exim_oauth import NAME as OAUTH
+
+if TYPE_CHECKING:
+    from ..host import Snapshot
+    from .base import Observed
+
+SPOOL = "/var/spool/exim4"
+HUBBED = ETC + "/hubbed_hosts"
+_FILE = re.compile(r"lsearch\*?[;{]\s*(/[^}\s;]+)")
+_BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_LOCAL_DOMAINS = re.compile(r"\s*!\s*\+\w+\s*(:.*)?\Z|\s*\*?\s*\Z")
+
+
+class EximAuditor(Auditor):
+    """See ``Auditor``."""
+
+    config = Config({}, {}, {}, {})
+    observed: Observed
+
+    def present(self) -> bool:
+        return self.software.installed() or self.host.exists(CONF)
+
+    def look(self) -> None:
+        conf = text_of(self.host, CONF)
+        layout = Layout(files.shell_values(conf).get("dc_use_split_config", "").lower() == "true")
+        self.secrets += [text for _key, _user, text in files.credential_entries(text_of(self.host, CREDENTIALS))]
+        broken: list[str] = []
+        self.config = exim_config.read(self.host, layout.split, broken)
+        for words in broken:
+            self.tell("config-refused", self._path(), detail=words)
+        names = marks.names(conf) or marks.names(text_of(self.host, layout.macros))
+        name = names[0] if names else "default"
+        self.observed = self.software.read(name)
+        self.secrets += self.observed.secrets
+        self._ways(name, managed=bool(names) and not self.host.exists(WHOLE))
+        self._whole(layout)
+
+    def running(self) -> bool | None:
+        return self.observed.running if self.software.installed() else None
+
+    def queue(self) -> Queue | None:
+        if not (self.host.live and self.software.installed()):
+            return None
+        place = f"{self.config.main.get('spool_directory', SPOOL)}/input"
+        names = self.host.names_in(place)
+        inside = [one for name in names if len(name) == 1 for one in self.host.names_in(f"{place}/{name}")]
+        mails = [name for name in names + inside if name.endswith("-H")]
+        return Queue(len(mails), min(map(arrived, mails), default=0))
+
+    def _path(self) -> str:
+        return WHOLE if self.host.exists(WHOLE) else CONF
+
+    # -- ways --------------------------------------------------------------------------------------------------------
+
+    def _ways(self, name: str, managed: bool) -> None:
+        direct = False
+        for router in self.config.routers.values():
+            driver, transport = router.get("driver", ""), self.config.transports.get(router.get("transport", ""), {})
+            direct = direct or (driver == "dnslookup" and _takes_all(router))
+            if driver == "manualroute" and transport.get("driver") == "smtp":
+                self._routed(name, managed, router, transport, direct)
+        if not any(not found.form.get("senders") for found in self.found):
+            self._without_relay(name, managed, direct)
+
+    def _routed(self, name: str, managed: bool, router: Driver, transport: Driver, direct: bool) -> None:
+        listed = router.get("route_list", "") or "* " + router.get("route_data", "")
+        pattern, _blank, rest = listed.strip().partition(" ")
+        relays = exim_config.relays(rest.split(";")[0]) if "$" not in rest else []
+        senders = router.get("senders", "")
+        if not relays or pattern != "*" or not _takes_all(router):
+            self._by_recipient(router, listed)
+        elif senders:
+            named = service_name(relays[0][0], [name, *(one.name for one in self.found)])
+            found = self._way(named, False, relays, transport)
+            found.form["senders"] = tuple(sorted(_senders(senders)))
+            told = "are chosen by a router of its own, which a service on Exim cannot be"
+            found.refused.append(Problem("senders", told, "use postfix or msmtp for several relays"))
+        elif not (direct or any(not one.form.get("senders") for one in self.found)):
+            self._way(name, managed, relays, transport)
+
+    def _by_recipient(self, router: Driver, listed: str) -> None:
+        """A route for some recipients; one that reads a file that is not there takes nobody's mail."""
+        where = router.get("route_data", "") + router.get("domains", "")
+        named = _FILE.findall(where)
+        if named and not self.host.exists(named[0]):
+            return
+        keys = text_of(self.host, named[0]) if named else router.get("domains", "") or listed
+        shown = [line.split(":")[0].strip() for line in keys.split("\n") if line.strip() and line[0] != "#"]
+        if shown:
+            self.tell(
+                "routes-by-recipient", self._path(), parameter=named[0] if named else "a router", keys=shown[0][:80]
+            )
+
+    def _without_relay(self, name: str, managed: bool, direct: bool) -> None:
+        found = self._add(Found(name, self._path(), {}, managed))
+        found.form = {"enabled": True, "host": "", "port": 25, "security": "none", "auth_type": "none"}
+        told = "mail goes straight to the recipients' mail servers" if direct else "no mail leaves this host"
+        found.refused.append(Problem("host", f"there is no relay: {told}", "name a relay"))
+
+    def _way(self, name: str, managed: bool, relays: list[tuple[str, int, bool]], transport: Driver) -> Found:
+        found = self._add(Found(name, self._path(), {}, managed))
+        host, port, by_mx = relays[0]
+        if managed:
+            found.form = self.observed.form
+            self._tell_of_faults(found)
+            if self.config.authenticators.get(OAUTH, {}).get("public_name") == "OAUTHBEARER":
+                found.options["auth"] = "oauthbearer"
+        else:
+            found.form = self._form(host, port, transport)
+            found.form.update(self._credentials(found, host, transport))
+        if len(relays) > 1:
+            hosts = ", ".join(relay for relay, _port, _mx in relays)
+            found.tell("several-relays", self._path(), "host", hosts=hosts)
+            found.refused.append(Problem("host", f"there are several: {hosts}", "name one"))
+        if by_mx:
+            found.tell("not-understood", self._path(), "host", detail=f"{host} is looked up by its MX records")
+        self._judge_files(found, host)
+        if self.host.exists(WHOLE):
+            told = "takes the place of all that a service is made of"
+            found.refused.append(Problem(WHOLE, told, "move it away first"))
+        return found
+
+    def _tell_of_faults(self, found: Found) -> None:
+        for what, is_, should in self.observed.faults:
+            if GENERATED not in what:
+                found.tell("overridden", detail=f"{what} is {is_ or 'not set'}, and should be {should}")
+        for override in self.observed.overrides:
+            found.tell("overridden", override.option, detail=f"{override.option}: {override.problem}")
+
+    def _form(self, host: str, port: int, transport: Driver) -> dict[str, Any]:
+        wrapped = transport.get("protocol") == "smtps"
+        required, avoided = (covers(transport.get(key, ""), host) for key in ("hosts_require_tls", "hosts_avoid_tls"))
+        security = "tls" if wrapped else "none" if avoided else "starttls" if required else "opportunistic"
+        named = covers(transport.get("tls_verify_cert_hostnames", "*"), host)
+        verified = covers(transport.get("tls_verify_hosts", ""), host)
+        trusted = transport.get("tls_verify_certificates", "system")
+        given = transport.get("port", "")
+        return {
+            "enabled": self.observed.form.get("enabled", True),
+            "host": host,
+            "port": port or (int(given) if given.isdigit() else 465 if wrapped or given == "smtps" else 25),
+            "security": security,
+            "validate_certs": (named or None) if verified else False,
+            "ca_file": "" if trusted == "system" else trusted,
+            "from_address": from_address(transport),
+        }
+
+    # -- credentials -------------------------------------------------------------------------------------------------
+
+    def _credentials(self, found: Found, host: str, transport: Driver) -> dict[str, Any]:
+        none: dict[str, Any] = {"auth_type": "none", "username": "", "password": None}
+        tried = transport.get("hosts_try_auth", "") + transport.get("hosts_require_auth", "")
+        for driver in self.config.authenticators.values() if tried else ():
+            said = " ".join(driver.get(key, "") for key in ("client_send", "client_name", "client_secret"))
+            if not said.strip() or ("$" not in tried and not _tries(transport, host)):
+                continue
+            if driver.get("public_name", "").upper() in ("XOAUTH2", "OAUTHBEARER"):
+                found.tell("oauth-by-hand", self._path(), "auth_type")
+                told = "the grant of an access token cannot be taken over"
+                found.refused.append(Problem("auth_type", told, "see auth_type: oauth and smtp_oauth_token"))
+                return {**none, "auth_type": "oauth", "username": _bearer(said)}
+            login = self._login(found, driver, said, host)
+            if login:
+                found.exposed = "tls_out_cipher" not in said + driver.get("client_condition", "")
+                return {"auth_type": "password", "username": login[0], "password": Secret(login[1])}
+        if covers(transport.get("hosts_require_auth", ""), host):
+            found.tell("credentials-missing", CREDENTIALS, "username", host=host)
+        return none
+
+    def _login(self, found: Found, driver: Driver, said: str, host: str) -> tuple[str, str] | None:
+        named = _FILE.findall(said)
+        for path in dict.fromkeys(named):
+            text = text_of(self.host, path)
+            self.secrets += [password for _key, _user, password in files.credential_entries(text) if password]
+            login = files.credentials(text, host)
+            if login:
+                return login
+        if named or "$" in said:
+            return None
+        literal = _literal(driver)
+        if literal:
+            self.secrets.append(literal[1])
+            found.tell("secret-in-line", self._path(), "password", parameter="an authenticator")
+            for path in dict.fromkeys((self._path(), GENERATED)):
+                found.tell_of_secret(path, self.host.read(path), (ACCOUNT,))
+        return literal
+
+    def _judge_files(self, found: Found, host: str) -> None:
+        if found.form.get("auth_type") != "password":
+            return
+        now = self.host.read(CREDENTIALS)
+        if now is None or files.credentials(now.content.decode("utf-8", "surrogateescape"), host) is None:
+            return
+        found.tell_of_secret(CREDENTIALS, now, (ACCOUNT,))
+        if not _readable(now):
+            mode = f"{now.mode:04o}"
+            found.tell("secret-unreadable", CREDENTIALS, mode=mode, owner=now.owner, group=now.group, reader=ACCOUNT)
+
+    # -- as a whole --------------------------------------------------------------------------------------------------
+
+    def _whole(self, layout: Layout) -> None:
+        main = self.config.main
+        if self.host.exists(WHOLE):
+            self.tell("override-file", WHOLE)
+        elif self.host.live and self.software.installed():
+            from .exim_generated import fault
+
+            state = fault(self.host, layout.split)
+            if state:
+                self.tell("config-stale", GENERATED, detail=state.strip("()"))
+        listed = main.get("local_interfaces", "")
+        interfaces = [re.sub(r"\.\d+\Z", "", one) if one.count(".") == 4 else one for one in items(listed)] or ["all"]
+        interfaces = ["all" if one in ("0.0.0.0", "::0", "::") else one for one in interfaces]  # noqa: S104 - no socket
+        nets = [one for one in items(main.get("hostlist relay_from_hosts", "")) if one == "*" or is_network(one)]
+        if self.software.installed():
+            self.tell_of_relaying(dict.fromkeys(interfaces), nets)
+
+    def _add(self, found: Found) -> Found:
+        self.found.append(found)
+        return found
+
+
+def _takes_all(router: Driver) -> bool:
+    """Does the router take every recipient that is not the host's own?"""
+    return bool(_LOCAL_DOMAINS.match(router.get("domains", "")))
+
+
+def _tries(transport: Driver, host: str) -> bool:
+    return any(covers(transport.get(key, ""), host) for key in ("hosts_try_auth", "hosts_require_auth"))
+
+
+def _senders(listed: str) -> Iterator[str]:
+    for item in items(listed):
+        yield re.sub(r"\A\*?@", "", item).lower()
+
+
+def _bearer(said: str) -> str:
+    found = re.search(r"user=([^\\\x01;]*)", said)
+    return found.group(1) if found and "$" not in found.group(1) else ""
+
+
+def _literal(driver: Driver) -> tuple[str, str] | None:
+    """User name and password that stand in an authenticator itself (Exim's specification, 34.1 and 35)."""
+    if driver.get("driver") == "cram_md5":
+        name, secret = driver.get("client_name", ""), driver.get("client_secret", "")
+        return (name, secret) if secret else None
+    sent = driver.get("client_send", "")
+    parts = items(sent)
+    if len(parts) == 1 and parts[0].startswith("^"):
+        parts = parts[0][1:].split("^", 1)
+    return (parts[-2], parts[-1]) if len(parts) == 2 else None
+
+
+def _readable(now: Snapshot) -> bool:
+    """Can Exim read it, which runs as ACCOUNT when it delivers?"""
+    return bool(
+        now.mode & 0o004 or (now.group == ACCOUNT and now.mode & 0o040) or (now.owner == ACCOUNT and now.mode & 0o400)
+    )
+
+
+def arrived(name: str) -> float:
+    """When a mail came: the first six characters of its name are the seconds in base 62 (specification, 3.4)."""
+    seconds = 0
+    for character in name[:6]:
+        seconds = seconds * 62 + max(0, _BASE62.find(character))
+    return float(seconds)

@@ -1,0 +1,244 @@
+# SPDX-FileCopyrightText: fleetmail.smtp contributors
+# SPDX-License-Identifier: BSD-2-Clause
+
+"""Every way in which mail leaves a Postfix: ours and others', by default and by sender."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from .. import marks
+from ..errors import FleetmailError, Problem
+from . import postfix_by_hand as by_hand
+from .auditing import Auditor, Found, Queue, service_name
+from .base import Observed, text_of
+from .postfix import MAIN, MASTER
+from .postfix_by_hand import Route
+from .postfix_files import CONFIG, SHARED, inline_secrets, split_nexthop, transports
+from .postfix_files import FILES as OUR_FILES
+from .postfix_tables import FILES, INSIDE, Table, contents, fault, look_up, pieces, tables
+
+if TYPE_CHECKING:
+    from .postfix import Postfix
+    from .postfix_files import Transport
+
+READERS = ("postfix",)  # a group that may read a map with passwords
+ROUTING = ("transport_maps", *by_hand.BY_SENDER, "smtp_tls_policy_maps", "sender_canonical_maps", "smtp_generic_maps")
+REWRITING = ("sender_canonical_maps", "canonical_maps", "smtp_generic_maps", "masquerade_domains", "smtp_header_checks")
+_SHOWN = 5  # keys of a map in one sentence
+
+
+class PostfixAuditor(Auditor):
+    """See ``Auditor``."""
+
+    main = ""
+    values: Mapping[str, str] = {}
+    agents: Mapping[str, Transport] = {}
+
+    def present(self) -> bool:
+        return self.software.installed() or self.host.exists(MAIN)
+
+    def look(self) -> None:
+        self.main, master = text_of(self.host, MAIN), text_of(self.host, MASTER)
+        self.secrets += [*inline_secrets(self.main), *inline_secrets(master)]
+        self.agents = {agent.name: agent for agent in transports(master)}
+        broken: list[str] = []
+        self.values = by_hand.parameters(self.host, self.main, broken)
+        for words in broken:
+            self.tell("config-refused", MAIN, detail=words)
+        if self.main:
+            self._look_at_ways(master)
+        from .postfix_audit_host import look_around
+
+        look_around(self)
+
+    def running(self) -> bool | None:
+        return cast("Postfix", self.software).running(self.values["queue_directory"]) if self.main else None
+
+    def queue(self) -> Queue | None:
+        from .postfix_audit_host import queue
+
+        return queue(self.host, self.values["queue_directory"]) if self.main and self.host.live else None
+
+    # -- the ways ----------------------------------------------------------------------------------------------------
+
+    def _look_at_ways(self, master: str) -> None:
+        taking_all = [name for name in marks.names(self.main) if name != SHARED]
+        for name in dict.fromkeys([*taking_all, *marks.names(master)]):
+            self._managed(name, master, takes_all=name in taking_all)
+        if not taking_all:
+            self._default()
+        self._by_senders()
+
+    def _managed(self, name: str, master: str, takes_all: bool) -> None:
+        found = self._add(Found(name, MAIN if takes_all else MASTER, {}, managed=True))
+        try:
+            observed = self.software.read(name)
+        except FleetmailError as error:
+            found.tell("config-refused", MAIN, detail=error.message)
+            return
+        found.form = observed.form
+        self._take(found, observed)
+        for what, is_, should in observed.faults:
+            found.tell("overridden", detail=f"{what} is {is_}, and should be {should}")
+        for override in observed.overrides:
+            found.tell("overridden", override.option, detail=f"{override.option}: {override.problem}")
+        route = by_hand.default_route(self.values, self.agents)
+        self._options(found, takes_all)
+        if not takes_all:
+            mine = [agent for agent in transports(marks.get(master, name) or "") if by_hand.is_client(agent)]
+            if not mine:
+                return
+            hop = "[{}]:{}".format(found.form.get("host", ""), found.form.get("port", 25))
+            route = by_hand.default_route(self.values, self.agents, f"{mine[-1].name}:{hop}")
+        self._inspect(found, route)
+
+    def _default(self) -> None:
+        everything = look_up(self.host, self.values["transport_maps"], ["*"])
+        route = by_hand.default_route(self.values, self.agents, everything[0] if everything else "")
+        found = self._way("default", route, ())
+        found.form["from_address"] = by_hand.rewritten_sender(self.host, self.values)
+        self._options(found, takes_all=True)
+        if everything:
+            told = f"has {everything[0]} for everything, which goes before the relay of a service"
+            found.refused.append(Problem("transport_maps", told, "take * out of it first"))
+        for parameter in REWRITING:
+            if self.values.get(parameter) and not (parameter == REWRITING[0] and found.form["from_address"]):
+                found.tell("rewrites-addresses", MAIN, "from_address", parameter=parameter)
+
+    def _options(self, found: Found, takes_all: bool) -> None:
+        """The backend's options that say what is so already."""
+        values = self.values
+        if takes_all and not values["mydestination"] and values["inet_interfaces"] == "loopback-only":
+            found.options["null_client"] = True
+        pipes = (text_of(self.host, f"{OUR_FILES}{found.name}.{slot}{CONFIG}") for slot in "ab")
+        if found.managed and any("\nauth oauthbearer\n" in text for text in pipes):
+            found.options["oauth_mechanism"] = "oauthbearer"
+
+    def _by_senders(self) -> None:
+        """Senders that share relay and login are one service."""
+        ways: dict[tuple[str, str, str], tuple[Route, list[str]]] = {}
+        for route in by_hand.sender_routes(self.host, self.values, self.agents):
+            login = by_hand.login(self.host, route)
+            user = login.entry.partition(":")[0] if login else ""
+            ways.setdefault((route.found.agent, route.hop, user), (route, []))[1].append(route.sender)
+        for route, senders in ways.values():
+            name = split_nexthop(route.hop)[0].rpartition(" ")[2]
+            found = self._way(service_name(name, [one.name for one in self.found]), route, senders)
+            if any(sender.startswith("/") for sender in senders):
+                told = "are chosen by patterns: " + ", ".join(senders)
+                found.refused.append(Problem("senders", told, "name the addresses or domains"))
+
+    def _way(self, name: str, route: Route, senders: Any) -> Found:
+        """One way that somebody set up by hand."""
+        found = self._add(Found(name, MAIN, {}))
+        observed = Observed({})
+        first = next(pieces(route.hop), "")
+        if first != route.hop:
+            found.tell("several-relays", MAIN, "host", hosts=route.hop)
+            route = route._replace(found=route.found._replace(hop=first))
+        form = by_hand.form(cast("Postfix", self.software), route, observed)
+        found.form = {
+            **form,
+            "enabled": not route.held,
+            "from_address": "",
+            "senders": tuple(sorted(sender.lstrip("@").lower() for sender in senders)),
+        }
+        self._take(found, observed)
+        self._judge_hop(found, route)
+        if route.hop:
+            self._inspect(found, route)
+        return found
+
+    def _judge_hop(self, found: Found, route: Route) -> None:
+        host, form = str(found.form["host"]), found.form
+        if host.startswith("MX of "):
+            form["host"] = host[len("MX of ") :]
+            found.tell("relayhost-mx", MAIN, "host", host=form["host"], port=form["port"])
+        agent = self.agents.get(route.found.agent)
+        if agent is not None and not by_hand.is_client(agent):
+            told = f"mail leaves by {agent.name} ({agent.command.split(' ', 1)[0]}), which is no SMTP client"
+            found.tell("not-understood", MASTER, detail=told)
+            found.refused.append(Problem("backend", told, "set up by hand what it is for"))
+        elif not form["host"]:
+            told = "there is no relay: mail goes straight to the recipients' mail servers"
+            found.refused.append(Problem("host", told, "name a relay"))
+        fallback = route.settings["smtp_fallback_relay"]
+        if fallback:
+            found.tell("several-relays", MAIN, "host", hosts=f"{route.hop}, {fallback}")
+            found.lost.append(Problem("smtp_fallback_relay", f"{fallback} is not kept", "one host with two addresses"))
+
+    def _add(self, found: Found) -> Found:
+        self.found.append(found)
+        return found
+
+    def _take(self, found: Found, observed: Observed) -> None:
+        found.secrets += observed.secrets
+        self.secrets += observed.secrets
+
+    # -- what is wrong with one --------------------------------------------------------------------------------------
+
+    def _inspect(self, found: Found, route: Route) -> None:
+        for parameter in ROUTING:
+            for table in tables(route.settings[parameter]):
+                self._judge_table(found, parameter, table)
+        level = by_hand.tls_level(self.host, route)
+        if route.settings["smtp_tls_wrappermode"] == "yes" and level in ("none", "may"):
+            detail = f"smtp_tls_wrappermode = yes needs smtp_tls_security_level = encrypt or stronger, not {level}"
+            found.tell("overridden", MAIN, "security", detail=detail)
+        login = by_hand.login(self.host, route)
+        if login is None or found.form.get("auth_type") == "none":
+            return
+        parameter = "smtp_sasl_password_maps"
+        for table in tables(route.settings[parameter]):
+            self._judge_table(found, parameter, table)
+            self._judge_secrets(found, parameter, table)
+        if not login.entry:
+            self._missing(found, route, login.keys)
+        self._judge_mechanisms(found, route)
+
+    def _judge_table(self, found: Found, parameter: str, table: Table) -> None:
+        if table.kind not in (*FILES, *INSIDE, "unionmap"):
+            found.tell("map-unread", MAIN, parameter=parameter, table=table.kind)
+            return
+        kind = fault(self.host, table)
+        missing = table.compiled if table.compiled and not self.host.exists(table.compiled) else table.target
+        if kind:
+            found.tell(kind, missing if kind == "map-missing" else table.target, parameter=parameter)
+
+    def _judge_secrets(self, found: Found, parameter: str, table: Table) -> None:
+        if table.kind in INSIDE:
+            found.tell("secret-in-line", MAIN, "password", parameter=parameter)
+            found.tell_of_secret(MAIN, self.host.read(MAIN))
+        elif table.kind in FILES:
+            for path in dict.fromkeys((table.target, table.compiled)):
+                now = self.host.read(path) if path else None
+                if now is not None and now.content.strip():
+                    found.tell_of_secret(path, now, READERS)
+
+    def _missing(self, found: Found, route: Route, wanted: tuple[str, ...]) -> None:
+        named = tables(route.settings["smtp_sasl_password_maps"])
+        there = [key for table in named for key in contents(self.host, table) if table.kind not in INSIDE]
+        where = ", ".join(table.target for table in named if table.kind in FILES) or MAIN
+        host = split_nexthop(route.hop)[0].rpartition(" ")[2]
+        if any(host in key for key in there):
+            keys = ", ".join(sorted(there)[:_SHOWN])
+            found.tell("map-key", where, "username", keys=keys, wanted=" or ".join(wanted))
+        else:
+            found.tell("credentials-missing", where, "username", host=host or route.hop)
+
+    def _judge_mechanisms(self, found: Found, route: Route) -> None:
+        settings, secured = route.settings, found.form["security"] in ("starttls", "tls")
+        options = {"smtp_sasl_security_options": False, "smtp_sasl_tls_security_options": True}
+        found.exposed = "noplaintext" not in settings["smtp_sasl_security_options"]
+        for parameter, by_tls in options.items():
+            if (
+                by_tls == (secured or found.form["security"] == "opportunistic")
+                and "noplaintext" in settings[parameter]
+            ):
+                found.tell("sasl-no-plaintext", MAIN, "auth_type", parameter=parameter)
+        if found.form["auth_type"] == "oauth" and not found.managed:
+            found.tell("oauth-by-hand", MAIN, "auth_type")
+            told = "the grant of an access token cannot be taken over"
+            found.refused.append(Problem("auth_type", told, "see auth_type: oauth and smtp_oauth_token"))
