@@ -70,7 +70,7 @@ def _parser() -> ArgumentParser:
             self.print_usage(sys.stderr)
             self.exit(report.UNKNOWN, f"{self.prog}: {message}\n")  # argparse's own 2 is "critical" here
 
-    parser = Parser("keeper", None, __doc__, _EPILOG, formatter_class=RawDescriptionHelpFormatter)
+    parser = Parser("fleetmail-keeper", None, __doc__, _EPILOG, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--store", default=STORE, metavar="DIRECTORY", help="where grants are kept (%(default)s)")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     tick = commands.add_parser("tick", help="refresh what has to be, repair consumers' files")

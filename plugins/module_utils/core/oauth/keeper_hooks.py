@@ -13,6 +13,7 @@ from ..errors import FleetmailError
 from .keeper_report import Row
 from .store import Store
 
+TOLD = ("name", "status", "status_before", "cause", "days_left", "authorized_user", "next_step")  # in the environment
 PATIENCE = 30  # s for a hook
 
 
@@ -37,10 +38,7 @@ def tell(store: Store, row: Row, hooks: Sequence[str]) -> Row:
 
 def _run(store: Store, row: Row, hooks: Sequence[str]) -> list[str]:
     view = {**(row.view or {}), "status_before": row.reported or None}
-    environment = {
-        f"FLEETMAIL_{field.upper()}": _plain(view[field])
-        for field in ("name", "status", "status_before", "cause", "days_left", "authorized_user", "next_step")
-    }
+    environment = {f"FLEETMAIL_{field.upper()}": _plain(view[field]) for field in TOLD}
     failures = []
     for hook in hooks:
         done = store.host.run([hook], json.dumps(view).encode(), PATIENCE, environment)

@@ -13,7 +13,7 @@ from typing import Any
 from .keeper_report import Row
 from .status import STATUSES
 
-_TIMES = {
+TIMES = {
     "access_expires": ("expires_at", "When the access token expires."),
     "refresh_expires": ("refresh_expires_at", "When the refresh token dies if it is not used."),
     "refreshed": ("refreshed_at", "When the refresh token was used last."),
@@ -44,7 +44,7 @@ def metrics(rows: Sequence[Row], now: int) -> Iterator[str]:
         "Scopes that are wanted and were not granted.",
         [(_name(row), len(_of(row, "missing_scope"))) for row in known],
     )
-    for short, (field, meaning) in _TIMES.items():
+    for short, (field, meaning) in TIMES.items():
         samples = [(_name(row), _epoch(_of(row, field))) for row in known if _of(row, field)]
         yield from _family(f"fleetmail_token_{short}_timestamp_seconds", meaning, samples)
     yield from _family(

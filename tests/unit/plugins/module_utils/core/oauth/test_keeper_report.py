@@ -5,17 +5,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import documents
 import pytest
 from unit.token_store import NAME, NOW
 
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.errors import Problem
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth import keeper, keeper_hooks, keeper_metrics
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth import keeper_report as report
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.keeper_report import Row
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.state import TokenState
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.status import STATUSES, view
 
+GUIDE = documents.GUIDES / "guide_keeper.rst"
 BROKEN = Row("broken", problems=(Problem("/x/token.json", "is damaged", "look at it"),))
 
 
@@ -72,3 +76,29 @@ def test_a_broken_file_in_words() -> None:
     lines = list(report.table([BROKEN]))
     assert lines[1].split() == ["broken", "unknown"]
     assert lines[2] == "broken: /x/token.json: is damaged (look at it)"
+
+
+# -- the guide
+
+
+def test_the_guide_knows_every_metric() -> None:
+    named = set(re.findall(r"``(fleetmail_[a-z_]+)(?:\{[a-z,]+\})?``", GUIDE.read_text()))
+    times = {field: "2026-11-24T06:00:00Z" for field, _meaning in keeper_metrics.TIMES.values()}
+    lines = keeper_metrics.metrics([Row(NAME, {**view(TokenState(NAME), NOW), **times})], NOW)
+    made = {line.partition("{")[0].split()[0] for line in lines if not line.startswith("#")}
+    assert named == made
+
+
+def test_the_guide_knows_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        keeper.main(["--help"])
+    assert ended.value.code == 0
+    commands = re.findall(r"^    (\w+) ", capsys.readouterr().out, re.M)
+    assert commands == ["tick", "status", "refresh", "token"]
+    text = GUIDE.read_text()
+    assert all(f"* - ``{command}" in text for command in commands)
+
+
+def test_the_guide_knows_what_hooks_get() -> None:
+    told = set(re.findall(r"``FLEETMAIL_([A-Z_]+)``", GUIDE.read_text()))
+    assert told == {field.upper() for field in keeper_hooks.TOLD}
