@@ -403,6 +403,25 @@ def test_another_relay_is_another_pipe_beside_the_one_in_use() -> None:
     assert states[f"{FILES}default.a{CONFIG}"].content is None
 
 
+@pytest.mark.parametrize("senders", [[], ["shop@example.com"]])
+def test_the_plugin_takes_over_when_it_is_installed_and_the_pipe_when_it_is_gone(senders: list[str]) -> None:
+    host, wanted = tree(), service(senders=senders)
+    before = dict(host.files)
+    deploy(host, wanted)
+    host.put(LIBRARY, b"\x7fELF")
+    assert not plan_of(host, wanted).empty
+    deploy(host, wanted)
+    assert plan_of(host, wanted).empty
+    assert WRAPPER not in host.files
+    assert CONF in host.files
+    host.remove(LIBRARY)
+    deploy(host, wanted)
+    assert plan_of(host, wanted).empty
+    assert CONF not in host.files
+    deploy(host, None)
+    assert host.files == before
+
+
 # -- the wrapper and its guard, as sh runs them ------------------------------------------------------------------------
 
 LOG = "Nov 24 08:14:15 host=relay.example.com tls=on auth=on user=u from=s@x recipients=r@x"
