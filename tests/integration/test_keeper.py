@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from driver import pythons
+from driver import environments, pythons
 from lab.error_replies import html
 from lab.error_server import ErrorServer
 from lab.oauth_server import OAuthServer, why_unavailable
@@ -412,6 +412,17 @@ def test_every_python(host: TokenHost, version: str) -> None:
         assert "requests" in said.stdout
         assert host.status()["status"] == "misconfigured"
         assert host.refresh_token()
+
+
+def test_the_oldest_python_asks_a_server(host: TokenHost) -> None:
+    python = pythons.find("3.9")
+    if python is None:
+        pytest.skip("there is no Python 3.9 here")
+    python = environments.virtual_environment("requests>=2.25,<3\n", python) / "bin/python"
+    host.authorize(age=4000)
+    said = host.keeper("tick", python=python)
+    assert (said.returncode, said.stderr) == (0, "")
+    assert "; refreshed" in said.stdout
 
 
 def test_a_server_of_errors_never_gives_a_traceback(host: TokenHost) -> None:

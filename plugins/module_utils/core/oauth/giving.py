@@ -35,8 +35,22 @@ def _is_stale(host: Host, consumer: Consumer, state: TokenState, now: int) -> bo
         return True
     if state.access is None or found is None or linked:
         return linked or (found is None) != (state.access is None)
-    wanted = (render(consumer.format, state.access, consumer.username), consumer.mode, consumer.owner, consumer.group)
-    return tuple(found) != wanted
+    content = render(consumer.format, state.access, consumer.username)
+    owners = _named("passwd", consumer.owner), _named("group", consumer.group)
+    return tuple(found) != (content, consumer.mode, *owners)
+
+
+def _named(kind: str, owner: str) -> str:
+    """An owner as a file's is told: by name, where a number was declared and has one."""
+    if not owner.isdigit():
+        return owner
+    import grp
+    import pwd
+
+    try:
+        return pwd.getpwuid(int(owner)).pw_name if kind == "passwd" else grp.getgrgid(int(owner)).gr_name
+    except KeyError:
+        return owner
 
 
 def give(host: Host, state: TokenState, consumers: Iterable[Consumer]) -> Iterator[str]:

@@ -154,7 +154,9 @@ class Store:
     def recovered(self, name: str, now: int) -> TokenState:
         """As ``read``, under the lock: ``lost_answer_at`` says when a run was killed that waited for an answer."""
         state, left = self.read(name), self._left_over(name)
-        return state if left is None else state._replace(lost_answer_at=left.get("asking_since", now))
+        if left is None or "serial" in left:  # nothing, or a whole one of another time
+            return state
+        return state._replace(lost_answer_at=left.get("asking_since", now))
 
     def is_reserved(self, name: str) -> bool:
         """Was room taken for the next ``write``?"""

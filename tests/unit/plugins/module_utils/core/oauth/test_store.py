@@ -323,4 +323,4 @@ def test_the_rest_of_another_time_is_not_taken_up(one: Held, serial: int) -> Non
     candidate = reserved(one)
     candidate.write_bytes(document.written(record_of(one.state._replace(serial=serial, reported="old"))))
     with one.store.locked(NAME):
-        assert one.store.recovered(NAME, NOW).reported == ""
+        assert one.store.recovered(NAME, NOW) == one.state

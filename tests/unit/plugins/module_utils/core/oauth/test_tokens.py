@@ -438,6 +438,17 @@ def test_every_reader_gets_its_file(one: Held) -> None:
     assert not one.ensure().changed
 
 
+@pytest.mark.parametrize("number", [0, 54321])
+def test_an_owner_may_be_a_number(one: Held, number: int) -> None:
+    if os.geteuid():
+        pytest.skip("only root can give a file away")
+    one.consumer(owner=str(number), group=str(number), mode=0o600)
+    assert one.ensure().changed
+    found = token_file(one).stat()
+    assert (found.st_uid, found.st_gid) == (number, number)
+    assert not one.ensure().changed
+
+
 @pytest.mark.parametrize("harm", ["missing", "changed", "mode", "owner", "link", "dangling link", "pipe"])
 def test_what_happened_to_a_file_is_repaired(one: Held, harm: str) -> None:
     path = token_file(one)
