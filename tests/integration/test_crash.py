@@ -34,7 +34,7 @@ STATES: tuple[dict[str, Any], ...] = (
     {"host": f"other.{RELAY_NAME}", "security": "tls", "username": "beta", "password": SECRETS[1]},
 )
 SAMPLE = 8  # points a backend in the test command
-TOKEN_BACKENDS = ("exim", "msmtp")
+TOKEN_BACKENDS = ("exim", "msmtp", "postfix")
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,27 @@ class Judge:
     bounced: str = "status=bounced"
 
 
+# through a pipe nothing depends on what the client would do; slots a and b mean the same
+_POSTFIX = """
+way=$(postconf -h default_transport)
+case $way in
+fleetmail-*)
+    agent=$(postconf -M "${way%%:*}/unix")
+    config=$(echo "$agent" | grep -o '/etc/postfix/[^ ]*msmtprc')
+    echo "$way"; echo "$agent"
+    msmtp -C "$config" -a default --passwordeval= --pretend -f a@b x@y </dev/null | grep ' = '
+    cat /usr/local/lib/fleetmail/postfix-msmtp | md5sum ;;
+*)
+    postconf -h relayhost smtp_tls_security_level smtp_tls_wrappermode smtp_sasl_auth_enable smtp_sasl_mechanism_filter
+    postmap -q "$(postconf -h relayhost)" "$(postconf -h smtp_sasl_password_maps)" ;;
+esac 2>&1 | sed 's/default[.][ab]/default.x/g'
+postconf -h sender_canonical_maps
+"""
 JUDGES = {
     "postfix": Judge(
+        "postfix-msmtp",
         "postfix",
-        "postfix",
-        (
-            "postconf -h relayhost smtp_tls_security_level smtp_tls_wrappermode smtp_sasl_auth_enable"
-            " smtp_sasl_mechanism_filter sender_canonical_maps",
-            'postmap -q "$(postconf -h relayhost)" "$(postconf -h smtp_sasl_password_maps)"',
-        ),
+        (_POSTFIX,),
         ("postqueue", "-f"),
     ),
     "exim": Judge(
