@@ -235,7 +235,7 @@ def test_disabled_holds_mail_and_absent_gives_everything_back_but_the_grant(mach
     result = machine.applied({**SERVICE, "state": "absent"})
     assert any("grant of default stays" in warning for warning in result["warnings"])
     after = {path: held for path, held in machine.snapshot().items() if "fleetmail/oauth" not in path}
-    assert {path for path in after if path not in before} <= {"var/lib/fleetmail/smtp"}
+    assert {path for path in after if path not in before} <= {"var/lib/fleetmail/smtp", "var/lib/fleetmail/tokens"}
     assert {path: after[path] for path in before} == before
     assert not machine.tree.exists(TOKEN_FILE)
 

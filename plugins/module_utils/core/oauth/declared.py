@@ -21,7 +21,7 @@ from . import document
 from .registration import Registration
 from .renewal import is_valid, settled
 from .store import Store
-from .token_files import TOKENS, render
+from .token_files import render
 
 if TYPE_CHECKING:
     from ..backends.base import Backend, Observed
@@ -39,7 +39,7 @@ WORDS = {  # the form's word -> the registration's
 
 
 class Token(NamedTuple):
-    """The access token that the relay can be talked to with, or why there is none: ``next_step`` is one sentence."""
+    """The access token that the relay can be talked to with, empty where there is none; one of status.STATUSES."""
 
     token: str = ""
     status: str = ""
@@ -159,14 +159,11 @@ class Declared:
         return access.token.reveal() if access and is_valid(access, int(self.now())) else ""
 
     def token(self, service: Service) -> Token:
-        """The token to prove the service with, or what has to be done to get one."""
-        token = self._access(service)
-        if token:
-            return Token(token)
+        """The token to prove the service with, how its grant stands, and what has to be done, if anything has."""
         from .status import view
 
-        told = view(self._settled(service), self.now())
-        return Token("", str(told["status"]), str(told["next_step"] or _ASK.format(self.name)))
+        token, told = self._access(service), view(self._settled(service), self.now())
+        return Token(token, str(told["status"]), str(told["next_step"] or ("" if token else _ASK.format(self.name))))
 
     def warnings(self, service: Service | None) -> Iterator[str]:
         """What a person has to know: mail waits for a token, or a grant is there that nobody uses."""
@@ -174,10 +171,14 @@ class Declared:
             if self.state.grant is not None:
                 yield f"the grant of {self.name} stays in the store: smtp_oauth_token with state: absent revokes it"
             return
+        if not service.host:
+            return
         token = self.token(service)
-        if not token.token and service.host:
+        if not token.token:
             fate = "its mail waits" if self.backend.capabilities.queue else "sends nothing for now"
             yield f"{self.name} has no valid access token ({token.status}) and {fate}: {token.next_step}"
+        elif token.status != "authorized":
+            yield f"the grant of {self.name} is {token.status}, its access token is still good: {token.next_step}"
         held = self.state.grant
         if held is not None and self._settled(service).grant != held:
             yield f"the grant of {self.name} was given to another client ({held.identity}): it is kept and not used"
@@ -193,8 +194,8 @@ class Declared:
             try:
                 yield
             finally:
-                for directory in (inside + "/consumers", inside, self.store.directory, TOKENS):
-                    self.host.remove_directory(directory)
+                self.host.remove_directory(inside + "/consumers")
+                self.host.remove_directory(inside)
 
 
 _LONGEST = "n,a={},\1host={}\1port={}\1auth=Bearer {}\1\1"  # RFC 7628 3.1; what XOAUTH2 says is shorter
