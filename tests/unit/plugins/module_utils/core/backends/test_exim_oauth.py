@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from unit.exim_host import LOGIN, RELAY, SAID, SPLIT, TEMPLATE, contents, deploy, installed, plan_of, running, service
 from unit.fake_host import FakeHost
@@ -26,6 +26,7 @@ TOKEN_FILE = "/var/lib/fleetmail/tokens/default.exim"
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40)
 
 
+@settings(max_examples=50)
 @given(NAMES, st.sampled_from(["xoauth2", "oauthbearer"]), st.sampled_from(["none", "starttls", "tls"]), st.booleans())
 def test_what_is_rendered_is_read_back(username, mechanism, security, split):
     wanted = service(**{**OAUTH, "username": username, "security": security, "allow_cleartext_auth": True})

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -18,9 +19,11 @@ from unit.fake_host import FakeHost
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core import enforce as engine
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends.msmtp import MAIN
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.enforce import enforce
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.errors import HostError
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.grants.base import Reply
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.store import STORE, Store
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.tokens import accept
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.posix_host import PosixHost
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.redaction import Secret
 
 ACCESS, REFRESH, CLIENT_SECRET, PASSWORD = "canary-access", "canary-refresh", "canary-client", "canary-password"
@@ -311,6 +314,26 @@ def test_a_failed_step_puts_everything_back(host, backend, monkeypatch):
     assert result["service"]["auth_type"] == "password"
     assert host.files == before
     assert host.directories <= directories | {STORE}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root's files are made by root")
+def test_the_engine_gives_no_token_while_the_files_are_changed(tmp_path, monkeypatch):
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+    (tmp_path / "etc/group").write_text("root:x:0:\n")
+    tried = []
+
+    def authorize_meanwhile(*_arguments: Any) -> None:
+        with pytest.raises(HostError, match="lock"), Store(PosixHost(str(tmp_path))).locked("default", patience=0):
+            pass
+        tried.append(True)
+
+    monkeypatch.setattr(engine.Enforcement, "_verify", authorize_meanwhile)
+    result = enforce({"backend": "msmtp", **RELAY, **OAUTH}, PosixHost(str(tmp_path)), False)
+    assert "failed" not in result, result
+    assert tried == [True]
+    with Store(PosixHost(str(tmp_path))).locked("default", patience=0):
+        pass
 
 
 @pytest.mark.parametrize("options", [LOGIN, {}], ids=["password", "none"])
