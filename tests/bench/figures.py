@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -68,11 +69,22 @@ class Figures:
         return Sample((large.wall - small.wall) / hosts, (large.cpu - small.cpu) / hosts)
 
     def ratio(self, upper: tuple[str, str], lower: tuple[str, str]) -> Sample | None:
-        """How many times one more host of the one costs one more host of the other, between the same two sizes."""
+        """How many times one more host of the one costs one more host of the other, between the same two sizes.
+
+        A contender that was not run on both of them (the role's fleets are smaller) is taken between its nearest two.
+        """
         spans = [span for span in (self.span(upper), self.span(lower)) if span]
-        span = min(spans, key=lambda one: one.large) if len(spans) > 1 else None
-        first, second = self.slope(upper, span), self.slope(lower, span)
-        return _over(first, second)
+        if len(spans) < 2:
+            return None
+        span = min(spans, key=lambda one: one.large)
+        return _over(self.slope(upper, self._nearest(upper, span)), self.slope(lower, self._nearest(lower, span)))
+
+    def _nearest(self, key: tuple[str, str], span: Span) -> Span | None:
+        """The span itself where it was measured, else the first one of neighbours that reaches as far."""
+        sizes = sorted(self.samples.get(key, {}))
+        if set(span) <= set(sizes):
+            return span
+        return next((Span(*pair) for pair in itertools.pairwise(sizes) if pair[1] >= span.large), None)
 
     def linearity(self, key: tuple[str, str]) -> Sample | None:
         """The slope between the two largest fleets over that between the two smallest."""

@@ -18,8 +18,8 @@ _SAYS = {True: "reached", False: "NOT REACHED", None: "not measured"}
 
 _LEGEND = """\
 Seconds by the clock, the best of the rounds. One more host: the slope between the two largest fleets, in ms by the
-clock / of processors (controller and hosts together). Ratios: of that, between the same sizes; x ours compares with
-the same run of smtp_service, a test send with that of smtp_probe."""
+clock / of processors (controller and hosts together). Ratios: of that, between the same sizes or the nearest; x ours
+compares with the same run of smtp_service, a test send with that of smtp_probe."""
 
 
 def tables(figures: Figures, sizes: Mapping[str, Payload], context: Mapping[str, Any]) -> str:
