@@ -66,6 +66,9 @@ RECIPES: dict[str, Recipe] = {
     "keeper": Recipe(("systemd", "cron", "python3-requests", "msmtp"), _MSMTP_SEED),
     "msmtp": Recipe(("msmtp", "msmtp-mta"), _MSMTP_SEED),
     "postfix": Recipe(("postfix", "libsasl2-modules"), _POSTFIX_SEED),
+    "postfix-maps": Recipe(  # with every type of lookup table that people use
+        ("postfix", "libsasl2-modules", "postfix-cdb", "postfix-lmdb", "postfix-pcre"), _POSTFIX_SEED
+    ),
     "postfix-msmtp": Recipe(("postfix", "libsasl2-modules", "msmtp"), _POSTFIX_SEED + _MSMTP_SEED),
     "relay": Recipe(("postfix", "dovecot-core"), _POSTFIX_SEED),
     "swaks": Recipe(("swaks", "libnet-ssleay-perl", "libio-socket-inet6-perl")),

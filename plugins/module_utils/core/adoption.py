@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 UNKNOWN_SECRET = "not-known-to-the-audit"  # noqa: S105 - it stands for one that could not be read
 CLIENT = ("authorization_url", "token_url", "client_id", "oauth_provider", "oauth_tenant", "oauth_grant")
+ATTEMPTS = 4
 OPTIONAL = ("timeout",)  # what is left out where the software has no setting for it: nothing depends on it
 
 
@@ -42,18 +43,25 @@ def adoption(found: Found, backend: str, host: Host) -> Adoption:
         return Adoption(None, [], found.refused)
     task, secrets = _task(found, backend, host)
     problems = list(found.lost)
-    for _attempt in range(len(OPTIONAL) + 1):
+    for _attempt in range(ATTEMPTS):
         said = enforce({**task, **secrets, "root": host.root}, host, check=True)
         if not said.get("failed"):
             return Adoption(task, said["drift"], problems, said["takes_over"])
         told = [Problem(one["option"], one["problem"], one["hint"]) for one in said["problems"]]
-        needless = [one for one in told if one.option in OPTIONAL and one.option in task]
-        if len(needless) < len(told) or not needless:
+        if not all(_left_out(task, one.option) for one in told):
             return Adoption(None, [], problems + told)
-        for one in needless:
-            del task[one.option]
-        problems += needless
+        problems += told
     return Adoption(None, [], problems)
+
+
+def _left_out(task: dict[str, Any], option: str) -> bool:
+    """Can the task do without this one? Then it does."""
+    place, key = task, option
+    if option.startswith("backend_options."):
+        place, key = task.get("backend_options", {}), option.split(".", 1)[1]
+    elif option not in OPTIONAL:
+        return False
+    return place.pop(key, None) is not None
 
 
 def placeholder(kind: str, *parts: str) -> str:

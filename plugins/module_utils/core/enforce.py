@@ -284,7 +284,7 @@ class Enforcement:
             "changed": self.changed,
             "service": self._service(),
             "drift": [drift._asdict() for drift in self.plan.drift],
-            "takes_over": self.plan.takes_over,
+            "takes_over": self.plan.takes_over and not self.plan.drift,
             "files": [{"path": one.wanted.path, "action": one.action} for one in self.plan.changes],
             "actions": list(self.backend.actions) if self.backend else [],
             "rolled_back": self.rolled_back,

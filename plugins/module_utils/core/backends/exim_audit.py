@@ -170,6 +170,7 @@ class EximAuditor(Auditor):
 
     def _credentials(self, found: Found, host: str, transport: Driver) -> dict[str, Any]:
         none: dict[str, Any] = {"auth_type": "none", "username": "", "password": None}
+        logins: list[tuple[str, str]] = []
         tried = transport.get("hosts_try_auth", "") + transport.get("hosts_require_auth", "")
         for driver in self.config.authenticators.values() if tried else ():
             said = " ".join(driver.get(key, "") for key in ("client_send", "client_name", "client_secret"))
@@ -182,8 +183,11 @@ class EximAuditor(Auditor):
                 return {**none, "auth_type": "oauth", "username": _bearer(said)}
             login = self._login(found, driver, said, host)
             if login:
-                found.exposed = "tls_out_cipher" not in said + driver.get("client_condition", "")
-                return {"auth_type": "password", "username": login[0], "password": Secret(login[1])}
+                by_tls = "tls_out_cipher" in said + driver.get("client_condition", "")
+                found.exposed = found.exposed or (driver.get("driver") == "plaintext" and not by_tls)
+                logins.append(login)
+        if logins:
+            return {"auth_type": "password", "username": logins[0][0], "password": Secret(logins[0][1])}
         if covers(transport.get("hosts_require_auth", ""), host):
             found.tell("credentials-missing", CREDENTIALS, "username", host=host)
         return none

@@ -9,7 +9,7 @@ Exim's own answer (``exim4 -bP config``) where it can be asked; else our reading
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import exim_files as files
@@ -26,6 +26,7 @@ _MACRO = re.compile(r"([A-Z]\w*)\s*(==?)\s*(.*)", re.S)
 _SETTING = re.compile(r"(?:hide\s+)?([a-z]\w*)(?:\s+(\w+))?\s*(?:=\s*(.*))?\Z", re.S)
 _NAME = re.compile(r"(\w+):\s*(.*)\Z", re.S)
 _DIRECTIVE = re.compile(r"\.(ifdef|ifndef|elifdef|elifndef|else|endif|include|include_if_exists)\b\s*(.*)\Z", re.S)
+_ROUTE_OPTIONS = ("byname", "bydns", "randomize", "no_randomize", "ipv4_only", "ipv4_prefer")
 _DEPTH = 10
 _LONGEST = 1 << 16  # of a line after macros: two that name each other would never end
 
@@ -195,17 +196,13 @@ def covers(listed: str, host: str) -> bool:
 
 def relays(route: str) -> list[tuple[str, int, bool]]:
     """Host, port (0: none given) and "by MX?" of each relay in what follows the pattern of a route_list item."""
-    words = unquoted(route.strip()).split()
-    words = [word for word in words if word not in ("byname", "bydns", "randomize", "no_randomize", "ipv4_only")]
+    quoted = re.match(r'"((?:[^"\\]|\\.)*)"', route.strip())
+    words = (quoted.group(1) if quoted else route).split()
     found = []
-    for item in items(_list_of(words)):
+    for item in items(" ".join(word for word in words if word not in _ROUTE_OPTIONS)):
         by_mx = item.lower().endswith("/mx")
         name = item[:-3] if by_mx else item
         address = re.match(r"\[([^\]]+)\](?::(\d+))?\Z", name) or re.match(r"([^:]+)(?::(\d+))?\Z", name)
         if address:
             found.append((address.group(1), int(address.group(2) or 0), by_mx))
     return found
-
-
-def _list_of(words: Sequence[str]) -> str:
-    return " ".join(words)

@@ -45,6 +45,7 @@ FRESH = {  # what holds in a tree where main.cf says nothing (postconf -d)
 ANYBODY = "somebody@elsewhere.invalid"  # a sender that no entry of its own can be for (RFC 6761 6.4)
 _SITE = {"NONE": "none", "MAY": "may", "MUST": "verify", "MUST_NOPEERMATCH": "encrypt"}
 _REFERENCE = re.compile(r"\$(?:(\$)|(\w+)|\{(\w+)(?:([?:])((?:[^{}]|\{[^{}]*\})*))?\}|\((\w+)(?:([?:])([^()]*))?\))")
+_BOTH = re.compile(r"\{([^{}]*)\}\s*(?::\s*\{([^{}]*)\})?")
 _DEPTH = 20
 
 
@@ -130,10 +131,18 @@ def expanded(text: str, values: Mapping[str, str], depth: int = 0) -> str:
         name, sign, then = plain or braced or round_, sign or round_sign, then or round_then
         value = values.get(name, "")
         if sign:
-            value = (then if bool(value) == (sign == "?") else "") or ""
+            value = _chosen(bool(value) == (sign == "?"), then or "")
         return expanded(value, values, depth + 1)
 
     return _REFERENCE.sub(filled, text)
+
+
+def _chosen(holds: bool, then: str) -> str:
+    """What stands after ``?`` or ``:``, also as ``{one}:{other}`` (since Postfix 3.0)."""
+    both = _BOTH.fullmatch(then.strip())
+    if both is None:
+        return then if holds else ""
+    return (both.group(1) if holds else both.group(2) or "").strip()
 
 
 # -- routes ------------------------------------------------------------------------------------------------------------
