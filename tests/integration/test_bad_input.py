@@ -107,6 +107,7 @@ TEXTS = (
     *("name", "host", "username", "password", "ca_file", "from_address", "verify_recipient", "root"),
     *("authorization_url", "token_url", "client_id", "client_secret", "oauth_provider", "oauth_tenant"),
 )
+OAUTH = {"auth_type": "oauth", "password": None, "client_id": "app", "oauth_provider": "microsoft365"}
 SINGLE: list[tuple[dict[str, Any], set[str]]] = [
     *(
         ({"host": text}, {"host"})
@@ -126,7 +127,18 @@ SINGLE: list[tuple[dict[str, Any], set[str]]] = [
     ({"username": ""}, {"username"}),
     ({"auth_type": "none"}, {"username", "password"}),
     ({"security": "none"}, {"security"}),
-    ({"auth_type": "oauth"}, {"auth_type", "password", "client_id", "token_url", "authorization_url"}),
+    ({"auth_type": "oauth"}, {"password", "client_id", "token_url", "authorization_url"}),
+    ({**OAUTH, "token_url": "http://login.example.test/token"}, {"token_url"}),
+    ({**OAUTH, "authorization_url": "https://login.example.test/authorize#x"}, {"authorization_url"}),
+    *(
+        ({**OAUTH, "scope": given}, {"scope"})
+        for given in ("smtp smtp", ["smtp", ""], "https://outlook.office.com/SMTP.Send")
+    ),
+    *(({**OAUTH, "oauth_tenant": tenant}, {"oauth_tenant"}) for tenant in ("no tenant", "../x", "a/b", "{tenant}")),
+    ({**OAUTH, "oauth_provider": "nobody"}, {"oauth_provider"}),
+    ({**OAUTH, "client_secret": ""}, {"client_secret"}),
+    ({**OAUTH, "username": None}, {"username"}),
+    ({**OAUTH, "oauth_grant": "password"}, {"oauth_grant"}),  # RFC 9700 2.4: never
     *(({"ca_file": path}, {"ca_file"}) for path in ("/etc/ssl/none.pem", "/etc/ssl", "/etc/ssl/loop", "relay.pem")),
     *(({"ca_file": f"/etc/ssl/{name}"}, {"ca_file"}) for name in ("key.pem", "broken.pem", "der", "empty")),
     *(({"from_address": text}, {"from_address"}) for text in ("nobody", "a b@example.test", "a@", "@example.test")),
