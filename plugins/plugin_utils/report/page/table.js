@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
 // A table that shows thousands of rows: the first ones at once, more as they come into sight, all of them on paper.
-const AT_ONCE = 120;
+const AT_ONCE = 60;
 
 class LongTable {
   // columns: [{title, key, cell(row) -> td or th, sort(row) -> text or number (optional), head(th) (optional)}]
