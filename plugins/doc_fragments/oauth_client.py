@@ -8,8 +8,7 @@
 from __future__ import annotations
 
 
-class ModuleDocFragment:
-    DOCUMENTATION = r"""
+_CLIENT = r"""
 options:
   authorization_url:
     description:
@@ -36,6 +35,17 @@ options:
       - The scopes to ask for, as one string with spaces or as a list. Each is named once.
       - By default those that the provider wants for sending mail by O(oauth_grant).
     type: raw
+  oauth_tenant:
+    description:
+      - The tenant at Microsoft, by its identifier (a GUID) or one of its domains. At Zoho the region, as V(eu).
+    type: str
+"""
+
+
+class ModuleDocFragment:
+    DOCUMENTATION = (
+        _CLIENT
+        + r"""
   oauth_provider:
     description:
       - Whose URLs, scopes, lifetimes and habits to take, V(microsoft365), V(microsoft365_us), V(microsoft365_cn),
@@ -43,10 +53,6 @@ options:
       - V(custom) is the default because the URLs then are those of the options.
     type: str
     default: custom
-  oauth_tenant:
-    description:
-      - The tenant at Microsoft, by its identifier (a GUID) or one of its domains. At Zoho the region, as V(eu).
-    type: str
   oauth_grant:
     description:
       - How access is granted.
@@ -58,6 +64,10 @@ options:
     choices: [authorization_code, device_code, client_credentials, jwt_bearer]
     default: authorization_code
 """
+    )
+
+    # where what is not given is as it is registered: no defaults
+    REGISTERED = _CLIENT
 
     STORE = r"""
 options:

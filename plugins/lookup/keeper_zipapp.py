@@ -30,7 +30,7 @@ import sys
 
 from {PACKAGE}.oauth.keeper import main
 
-sys.exit(main(sys.argv[1:]))
+raise SystemExit(main(sys.argv[1:]))
 """
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip file can hold
 
