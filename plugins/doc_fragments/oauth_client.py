@@ -8,7 +8,8 @@
 from __future__ import annotations
 
 
-_CLIENT = r"""
+class ModuleDocFragment:
+    DOCUMENTATION = r"""
 options:
   authorization_url:
     description:
@@ -41,11 +42,9 @@ options:
     type: str
 """
 
-
-class ModuleDocFragment:
-    DOCUMENTATION = (
-        _CLIENT
-        + r"""
+    # not where what is not given is as it is registered
+    DEFAULTS = r"""
+options:
   oauth_provider:
     description:
       - Whose URLs, scopes, lifetimes and habits to take, V(microsoft365), V(microsoft365_us), V(microsoft365_cn),
@@ -64,10 +63,6 @@ class ModuleDocFragment:
     choices: [authorization_code, device_code, client_credentials, jwt_bearer]
     default: authorization_code
 """
-    )
-
-    # where what is not given is as it is registered: no defaults
-    REGISTERED = _CLIENT
 
     STORE = r"""
 options:
