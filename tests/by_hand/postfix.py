@@ -128,7 +128,7 @@ CASES: dict[str, Case] = {
     "a wrapper without a level": case(
         f"relayhost = [{RELAY}]:465\nsmtp_tls_wrappermode = yes\n",
         {"default": {"host": RELAY, "port": 465, "security": "none"}},
-        kinds("overridden", "tls-port", "tls-none"),
+        kinds("tls-wrapper-level", "tls-port", "tls-none"),
     ),
     "a tunnel by stunnel": case(
         "relayhost = [127.0.0.1]:11125\n" + AUTH + f"smtp_sasl_password_maps = static:fleet:{PASSWORD}\n",

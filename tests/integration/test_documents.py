@@ -137,6 +137,48 @@ def test_the_guide_to_enforcing_a_relay(reader: Reader) -> None:
     assert host.read(MAIN) == before
 
 
+def set_up_by_hand(host: Tree) -> None:
+    """As somebody did years ago, after a tutorial."""
+    password = PASSWORDS["smtp_password"]
+    host.write("/etc/postfix/sasl_passwd", f"[{RELAY_NAME}]:587 fleet:{password}\n", 0o600)
+    settings = {
+        "relayhost": f"[{RELAY_NAME}]:587", "smtp_tls_security_level": "secure", "smtp_tls_CAfile": CA_FILE,
+        "smtp_tls_CApath": "", "smtp_sasl_auth_enable": "yes", "smtp_sasl_security_options": "noanonymous",
+        "smtp_sasl_password_maps": "hash:/etc/postfix/sasl_passwd",
+    }  # fmt: skip
+    host.run(["postmap", "/etc/postfix/sasl_passwd"])
+    host.run(["postconf", "-e", *(f"{name}={value}" for name, value in settings.items())])
+    host.let_cool()
+    host.run(["postfix", "reload"])
+
+
+def test_the_guide_to_auditing(reader: Reader) -> None:
+    host, relay = reader.host, reader.relay
+    host.write(CA_FILE, (reader.folder / "relay-ca.pem").read_bytes())
+    set_up_by_hand(host)
+    before = host.read(MAIN)
+    reader.copies("guide_audit")
+
+    assert "it listens on all interfaces" in reader.plays("audit.yml")
+    reader.plays("adopt.yml")
+    written = (reader.folder / "host_vars/web1/smtp.yml").read_text()
+    assert "password: '{{ vault_smtp_password_fleet_relay_example_test }}'" in written
+    vault = reader.folder / "group_vars/all/vault.yml"
+    vault.parent.mkdir(parents=True)
+    vault.write_text(f"vault_smtp_password_fleet_relay_example_test: {PASSWORDS['smtp_password']}\n")
+
+    told = reader.plays("managed.yml", "--check")
+    assert '"msg": []' in told, "there is drift"
+    assert "changed=1" in told
+    assert host.read(MAIN) == before
+    told = reader.plays("managed.yml")
+    assert '"msg": []' in told
+    assert "changed=1" in told
+    assert "changed=0" in reader.plays("managed.yml")
+    submit(host)
+    assert relay.wait_for_message().auth_user == b"fleet"
+
+
 def test_the_readme(reader: Reader) -> None:
     reader.copies("README.md")
     (reader.folder / "vault.yml").write_text(SECRETS)

@@ -79,7 +79,7 @@ def changes(played: Played) -> tuple[list[bool], list[bool]]:
 def test_every_module_has_documentation_and_examples() -> None:
     modules = sorted(path.stem for path in MODULES.glob("*.py"))
     assert documented() == modules
-    tested = ["smtp_oauth_token", "smtp_oauth_token_info", "smtp_probe", "smtp_service"]
+    tested = ["smtp_oauth_token", "smtp_oauth_token_info", "smtp_probe", "smtp_service", "smtp_service_info"]
     assert modules == tested, "a new module's examples are to be run here as well"
 
 
@@ -98,6 +98,26 @@ def test_the_examples_of_smtp_service(host: tuple[Tree, Relay], tmp_path: Path) 
     assert len(relay.messages()) == 1, "check mode sent one as well"
     assert (tree.read(MAIN), tree.read("/etc/postfix/master.cf")) == before
     assert not list(tree.path.glob("etc/postfix/*fleetmail*"))
+
+
+def test_the_examples_of_smtp_service_info(host: tuple[Tree, Relay], tmp_path: Path) -> None:
+    tree, relay = host
+    tree.write("/home/user/.msmtprc", f"account default\nhost {RELAY_NAME}\n", 0o600)
+    tree.run(["postconf", "-e", f"relayhost=[{RELAY_NAME}]:587", "smtp_tls_CAfile=/etc/ssl/relay-ca.pem"])
+    tree.let_cool()
+    before = tree.read(MAIN)
+    played = told(tree, tmp_path, "smtp_service_info")
+    assert not any(any(one) for one in changes(played))
+    look, *_rest, probed = [one.result for one in played.results if not one.task.startswith("check: ")]
+    assert {(one["backend"], one["host"]) for one in look["services"]} == {
+        ("postfix", RELAY_NAME),
+        ("msmtp", RELAY_NAME),
+    }
+    assert probed["services"][0]["verification"]["reached"] == "tls"
+    assert not relay.messages()
+    assert tree.read(MAIN) == before
+    task = next(one.result for one in played.results if "by which" in one.task)["services"][0]["task"]
+    assert (task["host"], task["security"]) == (RELAY_NAME, "starttls")
 
 
 def test_the_examples_of_smtp_probe(host: tuple[Tree, Relay], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from driver.checkout import ROOT
 
-from ansible_collections.fleetmail.smtp.plugins.module_utils.core import advice
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core import advice, findings
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends.base import Option
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends.registry import BACKENDS
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.dialogue import Failure
@@ -25,6 +25,7 @@ ROWS = {row.key: row for row in advice.TABLE}
 SAID = re.compile(r' \(the relay said: "(.*)"\)\.\Z')
 FACTS = dict.fromkeys(re.findall(r"\{(\w+)\}", " ".join(row.advice for row in advice.TABLE)), "something")
 SERVICE: dict[str, Any] = yaml.safe_load((ROOT / "plugins/modules/smtp_service.yml").read_text())
+INFO: dict[str, Any] = yaml.safe_load((ROOT / "plugins/modules/smtp_service_info.yml").read_text())
 PROBE: dict[str, Any] = yaml.safe_load((ROOT / "plugins/modules/smtp_probe.yml").read_text())
 
 
@@ -106,3 +107,17 @@ def test_every_guide_is_listed() -> None:
 def test_examples_are_tasks_of_their_own(module: dict[str, Any]) -> None:
     for task in yaml.safe_load(module["EXAMPLES"]):
         assert any(key.startswith("fleetmail.smtp.") for key in task)
+
+
+def test_every_finding_is_in_the_guide() -> None:
+    guide = (documents.GUIDES / "guide_audit.rst").read_text()
+    rows = re.findall(r"^   \* - ``([\w-]+)``\n     - (\w+)\n     - (.*)$", guide, re.M)
+    assert rows == [(kind, row.severity, row.reason) for kind, row in findings.TABLE.items()]
+
+
+def test_the_documented_findings_are_of_the_table() -> None:
+    told = INFO["RETURN"]["findings"]["sample"] + INFO["RETURN"]["services"]["sample"][0]["findings"]
+    for one in told:
+        row = findings.TABLE[one["id"]]
+        assert (one["severity"], one["hint"]) == (row.severity, row.hint)
+        assert re.fullmatch(pattern(row.message), one["message"])

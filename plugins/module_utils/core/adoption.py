@@ -130,7 +130,7 @@ def _how(form: Mapping[str, Any]) -> dict[str, Any]:
     told: dict[str, Any] = {}
     if form.get("security") != "none":
         if form.get("ca_file"):
-            told["ca_file"] = form["ca_file"]
+            told["ca_file"] = form["ca_file"].split(" ")[0]  # of a file and a directory the file, and that is told
         if form.get("validate_certs") is False:
             told["validate_certs"] = False
     for key in ("from_address", "senders"):

@@ -15,7 +15,7 @@ from .backends.auditors import AUDITORS
 from .backends.registry import BACKENDS
 from .errors import FleetmailError, HostError, InvalidService, Problem, unforeseen
 from .findings import SEVERITIES, TABLE, Finding, finding
-from .order import root_problems
+from .order import root_problems, tree_problems
 from .redaction import Redactor
 from .retirements import retirement
 from .service import is_loopback, public_view
@@ -52,7 +52,7 @@ def audit(options: Mapping[str, Any], host: Host, now: Callable[[], float] = tim
     What is broken on the host is a finding. A failure (``failed``, ``msg``, ``problems``) is only what is wrong with
     the options themselves.
     """
-    problems = offline_problems(options)
+    problems = offline_problems(options) or list(tree_problems(host))
     if problems:
         invalid = InvalidService(problems)
         told = [problem.as_dict() for problem in problems]
@@ -98,9 +98,9 @@ class Audit:
         try:
             today = datetime.datetime.fromtimestamp(self.now(), datetime.timezone.utc).date()
             found.findings += _of_form(found, auditor.software.capabilities.queue, today)
-            ca_file = found.form.get("ca_file") or ""
-            if ca_file.startswith("/") and " " not in ca_file and not self.host.exists(ca_file):
-                found.tell("ca-missing", ca_file, "ca_file")
+            for path in (found.form.get("ca_file") or "").split(" "):
+                if path.startswith("/") and not self.host.exists(path):
+                    found.tell("ca-missing", path, "ca_file")
             if found.form.get("auth_type") == "oauth" and found.managed:
                 found.findings += self._of_grant(found.name)
             self._probe(found)

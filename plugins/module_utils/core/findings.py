@@ -169,6 +169,12 @@ TABLE: Mapping[str, Row] = {
         "bring it back, or name another ca_file",
         "no connection succeeds that has to be verified",
     ),
+    "tls-wrapper-level": Row(
+        CRITICAL,
+        "smtp_tls_wrappermode = yes needs smtp_tls_security_level = encrypt or stronger, and it is {level}",
+        "smtp_tls_security_level = secure",
+        "Postfix talks to no relay like that: mail stays in the queue",
+    ),
     "tls-port": Row(
         WARNING,
         "port {port} speaks {usual}, but the configuration says {security}",

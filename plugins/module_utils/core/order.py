@@ -58,7 +58,7 @@ class Order(NamedTuple):
 
     def settle(self, host: Host, check: bool) -> Backend:
         """The backend that the order goes to. Raises InvalidService with every problem of the whole order."""
-        problems = self.offline() + list(_tree_problems(host))
+        problems = self.offline() + list(tree_problems(host))
         try:
             backend = choose(self.backend, host)(host, self.backend_options)
         except InvalidService as error:
@@ -131,7 +131,7 @@ def root_problems(root: str) -> Iterator[Problem]:
         yield Problem("root", f"'{root}' is not an absolute path", "the directory of an image or chroot")
 
 
-def _tree_problems(host: Host) -> Iterator[Problem]:
+def tree_problems(host: Host) -> Iterator[Problem]:
     """Nothing is to be written into what is only a slip of the pen."""
     if not host.live and host.read("/etc/passwd") is None:
         yield Problem("root", f"{host.root} has no /etc/passwd", "give the root of a system, as it will be booted")

@@ -185,8 +185,9 @@ class PostfixAuditor(Auditor):
                 self._judge_table(found, parameter, table)
         level = by_hand.tls_level(self.host, route)
         if route.settings["smtp_tls_wrappermode"] == "yes" and level in ("none", "may"):
-            detail = f"smtp_tls_wrappermode = yes needs smtp_tls_security_level = encrypt or stronger, not {level}"
-            found.tell("overridden", MAIN, "security", detail=detail)
+            found.tell("tls-wrapper-level", MAIN, "security", level=level)
+            told = "contradicts itself: a wrapper of TLS, and no TLS"
+            found.refused.append(Problem("security", told, "say which is meant: security: tls or none"))
         login = by_hand.login(self.host, route)
         if login is None or found.form.get("auth_type") == "none":
             return
