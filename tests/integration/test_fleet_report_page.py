@@ -294,7 +294,7 @@ def test_findings_stand_together_by_severity(page: Any, document: Record) -> Non
     page.click("#tab-findings")
     groups = page.locator("details.group")
     severities = [one.split()[0] for one in groups.locator("summary").all_inner_texts()]
-    order = ["critical", "high", "medium", "low", "info"]
+    order = ["critical", "warning", "info"]
     assert severities == sorted(severities, key=order.index)
     first = groups.first
     first.locator("summary").click()
@@ -366,7 +366,7 @@ def test_nothing_of_a_host_is_run(site: Site) -> None:
         "drift": drift, "diff": {"before": "a", "after": HOSTILE},
         "verification": {"level": "tls", "steps": [{"name": HOSTILE, "detail": HOSTILE}], "tls": {"not_after": iso(1)}},
     }  # fmt: skip
-    info = {"services": [{"path": HOSTILE, "findings": [{"severity": "high", "name": HOSTILE, "finding": HOSTILE}]}]}
+    info = {"services": [{"path": HOSTILE, "findings": [{"severity": "critical", "id": HOSTILE, "message": HOSTILE}]}]}
     token = {"token": {"name": HOSTILE, "status": "revoked", "next_step": HOSTILE}}
     failed = {"failed": True, "msg": HOSTILE}
     site.complaints.clear()

@@ -8,7 +8,6 @@ Most hosts comply; some drift in several ways, fail, cannot be reached or never 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,11 +20,11 @@ CERTIFICATES = {"fra": 212, "ams": 41, "dub": 19, "iad": 6, "sin": -2}  # days
 KINDS = (("compliant", 900), ("drifting", 40), ("changed", 15), ("failed", 15), ("unreachable", 12), ("none", 4))
 TOKENS = (("authorized", 80), ("expiring", 8), ("revoked", 3), ("expired", 3), ("pending", 3), ("misconfigured", 3))
 AUDIT = (
-    ("critical", "cleartext_credentials", "Credentials are sent to {relay} without TLS", "set security: starttls"),
-    ("high", "secret_readable", "/etc/msmtprc, which has a password, can be read by others", "mode 0600"),
-    ("high", "retired_authentication", "Basic authentication to smtp.office365.com ends on 2026-12-31", "use OAuth"),
-    ("medium", "opportunistic_tls", "TLS to {relay} is opportunistic: who is in the way can switch it off", ""),
-    ("low", "unmanaged", "This configuration was written by hand", "adopt it"),
+    ("critical", "cleartext-credentials", "credentials are sent to {relay} without TLS", "set security: starttls"),
+    ("critical", "secret-readable", "/etc/msmtprc, which has a password, can be read by others", "mode 0600"),
+    ("warning", "basic-auth-ends", "passwords for SMTP are off at Microsoft 365 from 2026-12-31 on", "use OAuth"),
+    ("warning", "tls-opportunistic", "TLS to {relay} is opportunistic: where it fails, mail goes in clear text", ""),
+    ("info", "unmanaged", "this configuration was written by hand", "adopt it"),
 )
 
 
@@ -65,7 +64,7 @@ class Fleet:
         found: Record = {"smtp_service": getattr(self, f"_{kind}")(host)}
         if self._random.random() < 0.12:
             found["smtp_oauth_token_info"] = {"changed": False, "tokens": [self._token(host)]}
-        found["smtp_service_info"] = {"changed": False, "services": list(self._consumers(host))}
+        found["smtp_service_info"] = self._audit(host)
         return found
 
     # -- smtp_service
@@ -155,7 +154,8 @@ class Fleet:
             {"name": "quit", "ok": True, "detail": "221 2.0.0 Bye", "ms": took(1, 5)},
         ]  # fmt: skip
         tls = {
-            "version": "TLSv1.3", "cipher": "TLS_AES_256_GCM_SHA384", "subject": f"CN={relay}", "not_after": iso(days + 0.5),
+            "version": "TLSv1.3", "cipher": "TLS_AES_256_GCM_SHA384", "subject": f"CN={relay}",
+            "not_after": iso(days + 0.5),
             "issuer": "CN=Example Fleet CA 2,O=Example", "names": [relay, "relay.example.test"], "days_left": days,
         }  # fmt: skip
         offered = ["PIPELINING", "SIZE 52428800", "AUTH PLAIN LOGIN", "ENHANCEDSTATUSCODES", "8BITMIME", "SMTPUTF8"]
@@ -182,14 +182,28 @@ class Fleet:
             "authorize again: run the playbook fleetmail.smtp.authorize",
         }  # fmt: skip
 
-    def _consumers(self, host: str) -> Iterator[Record]:
-        relay = RELAYS[host.split(".")[1]]
-        base = {"backend": "postfix", "host": relay, "port": 587, "security": "starttls", "auth_type": "password",
-                "username": "fleet", "managed": True, "path": "/etc/postfix/main.cf", "findings": []}  # fmt: skip
-        yield base
+    def _audit(self, host: str) -> Record:
+        """As smtp_service_info tells it: what is wrong with a service also stands in one list of everything."""
+        form = {key: value for key, value in self._compliant(host)["service"].items() if key != "state"}
+        services = [{**form, "managed": True, "path": "/etc/postfix/main.cf", "user": "", "findings": []}]
         if self._random.random() < 0.08:
+            relay = form["host"]
             found = [
-                {"severity": severity, "name": name, "finding": text.format(relay=relay), "hint": hint}
-                for severity, name, text, hint in self._random.sample(AUDIT, self._random.randrange(1, 3))
+                {
+                    "severity": severity,
+                    "id": kind,
+                    "message": text.format(relay=relay),
+                    "hint": hint,
+                    "path": "",
+                    "field": "",
+                }
+                for severity, kind, text, hint in self._random.sample(AUDIT, self._random.randrange(1, 3))
             ]
-            yield {**base, "backend": "msmtp", "managed": False, "path": "/home/app/.msmtprc", "findings": found}
+            own = {"backend": "msmtp", "managed": False, "path": "/home/app/.msmtprc", "user": "app", "findings": found}
+            services.append({**form, **own})
+        findings = [
+            {**found, "backend": service["backend"], "service": service["name"], "path": service["path"]}
+            for service in services
+            for found in service["findings"]
+        ]
+        return {"changed": False, "services": services, "findings": findings}

@@ -56,9 +56,7 @@ def hostile() -> Record:
     }  # fmt: skip
     failed = {"failed": True, "msg": HOSTILE, "problems": [{"option": HOSTILE, "problem": HOSTILE, "hint": HOSTILE}]}
     token = {"token": {"name": HOSTILE, "status": "revoked", "next_step": HOSTILE, "authorized_user": HOSTILE}}
-    info = {
-        "services": [{"path": HOSTILE, "findings": [{"severity": "critical", "name": HOSTILE, "finding": HOSTILE}]}]
-    }
+    info = {"services": [{"path": HOSTILE, "findings": [{"severity": "critical", "id": HOSTILE, "message": HOSTILE}]}]}
     results = {HOSTILE: {"a": service, "b": failed, "c": token, "d": info}, "=cmd|' /C calc'!A0": {"a": service}}
     return report(results, lambda _host: [HOSTILE], HOSTILE)
 

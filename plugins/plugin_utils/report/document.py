@@ -29,16 +29,15 @@ PASSING = frozenset(
     )
 )  # fmt: skip
 TOKEN_SEVERITY = {
-    "expiring": "medium",
-    "pending": "medium",
-    "unreachable": "medium",
-    "unauthorized": "high",
-    "expired": "high",
-    "revoked": "high",
-    "misconfigured": "high",
-    "blocked": "high",
+    "expiring": "warning",
+    "pending": "warning",
+    "unreachable": "warning",
+    "unauthorized": "critical",
+    "expired": "critical",
+    "revoked": "critical",
+    "misconfigured": "critical",
+    "blocked": "critical",
 }
-SOON = 7  # days in which the end of a certificate is urgent
 
 
 def moment(seconds: float) -> str:
@@ -83,7 +82,7 @@ def natural(name: str) -> list[tuple[int, int, str]]:
 def _judged(host: Record, now: float, certificate_days: int) -> Record:
     """The host with days counted up to now, and the findings that this report makes itself."""
     judged = {**host, "tokens": [_aged(token, "refresh_expires_at", now) for token in host["tokens"]]}
-    for key in ("services", "probes"):
+    for key in ("services", "consumers", "probes"):
         judged[key] = [_with_aged_certificate(one, now) for one in host[key]]
     findings = [one for one in host["findings"] if one["origin"] == "audit"]
     findings += [_token_finding(token) for token in judged["tokens"] if token["status"] in TOKEN_SEVERITY]
@@ -96,7 +95,7 @@ def _judged(host: Record, now: float, certificate_days: int) -> Record:
 
 def _seen(host: Record) -> Iterator[tuple[str, Record]]:
     """The certificates that a host was shown: relay, and what is known of it."""
-    for key, name in (("services", _probed), ("probes", _target)):
+    for key, name in (("services", _probed), ("consumers", relay_of), ("probes", _target)):
         for one in host[key]:
             tls = (one["verification"] or {}).get("tls")
             if tls and tls["not_after"]:
@@ -141,7 +140,7 @@ def _token_finding(token: Record) -> Record:
         said = f"The grant of token {token['name']} ends on {ends}"
     severity = TOKEN_SEVERITY[status]
     where = f"token {token['name']}"
-    return _own("token", severity, f"token_{status}", said, token["next_step"], where)
+    return _own("token", severity, f"token-{status}", said, token["next_step"], where)
 
 
 def _certificate_finding(relay: str, tls: Record) -> Record:
@@ -149,13 +148,14 @@ def _certificate_finding(relay: str, tls: Record) -> Record:
     hint = "renew it at the relay before then, or no host that checks it sends mail"
     if days < 0:
         said = f"The certificate of {relay} ended on {day}"
-        return _own("certificate", "critical", "certificate_ended", said, "renew it at the relay", relay)
+        return _own("certificate", "critical", "certificate-ended", said, "renew it at the relay", relay)
     said = f"The certificate of {relay} ends on {day}"
-    return _own("certificate", "high" if days <= SOON else "medium", "certificate_ends", said, hint, relay)
+    return _own("certificate", "warning", "certificate-ends", said, hint, relay)
 
 
 def _own(origin: str, severity: str, name: str, finding: str, hint: str, where: str) -> Record:
-    return {"severity": severity, "name": name, "finding": finding, "hint": hint, "where": where, "origin": origin}
+    told = {"severity": severity, "name": name, "finding": finding, "hint": hint, "where": where}
+    return {**told, "field": "", "origin": origin}
 
 
 def _certificates(hosts: Sequence[Record]) -> Iterator[Record]:

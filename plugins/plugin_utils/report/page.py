@@ -16,7 +16,7 @@ from . import shape
 from .pool import pooled
 
 Record = dict[str, Any]
-PARTS = Path(__file__).parent / "page"
+PARTS = Path(__file__).parent / "page_files"  # a folder named page would hide this file from Ansible
 TEMPLATE = PARTS / "page.html.j2"
 STYLES = ("page.css",)
 SCRIPTS = ("data.js", "elements.js", "table.js", "hosts.js", "tokens.js", "findings.js", "detail.js", "page.js")

@@ -14,6 +14,12 @@ from .net import Net
 from .shape import take
 
 Record = dict[str, Any]
+BESIDE_THE_FORM = frozenset(
+    (
+        "name", "backend", "path", "user", "managed", "findings", "verification",
+        "task", "task_drift", "task_problems", "takes_over",
+    )
+)  # fmt: skip
 ENOUGH_DIFF = 2 * shape.LONGEST_DIFF  # what is cut off at the end of it is masked by then
 FAILURE_WITHOUT_WORDS = "the task failed and did not say why"
 NO_RESULT = "no result: an earlier task failed on this host, or it was not reached"
@@ -136,12 +142,23 @@ def _tokens(result: Mapping[str, Any], _play: Play, _net: Net, host: Record) -> 
 
 
 def _consumers(result: Mapping[str, Any], _play: Play, _net: Net, host: Record) -> None:
-    for one in result["services"]:
-        if isinstance(one, Mapping):
-            host["consumers"].append(one)
-            where = one.get("path") or one.get("backend") or ""
-            host["findings"] += [_finding(found, where) for found in one.get("findings") or []]
-    host["findings"] += [_finding(found, "") for found in result.get("findings") or []]
+    """What an audit found. Its list of findings has those of the services as well."""
+    services = [one for one in result["services"] if isinstance(one, Mapping)]
+    host["consumers"] += [{**one, "form": _form(one)} for one in services]
+    everything = result.get("findings")
+    if not isinstance(everything, (list, tuple)):
+        everything = [
+            {**found, "path": found.get("path") or one.get("path")} for one in services for found in _own(one)
+        ]
+    host["findings"] += [_finding(found) for found in everything if isinstance(found, Mapping)]
+
+
+def _form(consumer: Mapping[str, Any]) -> Record:
+    return {key: value for key, value in consumer.items() if key not in BESIDE_THE_FORM}
+
+
+def _own(consumer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [one for one in consumer.get("findings") or [] if isinstance(one, Mapping)]
 
 
 def _probe(result: Mapping[str, Any], _play: Play, _net: Net, host: Record) -> None:
@@ -161,21 +178,15 @@ def _target(result: Mapping[str, Any]) -> str:
     return str(names[0] if names else (connected or [""])[0].partition(": ")[0])
 
 
-SEVERITY = {"error": "high", "warning": "medium", "warn": "medium", "moderate": "medium", "notice": "low"}
-
-
-def _finding(found: Any, where: str) -> Record:
-    """One finding, whatever its sentence is called."""
-    if not isinstance(found, Mapping):
-        return {"severity": "medium", "finding": found, "where": where}
-    said = (found.get(key) for key in ("finding", "message", "sentence", "problem", "detail", "description"))
-    severity = str(found.get("severity", "")).lower()
+def _finding(found: Mapping[str, Any]) -> Record:
+    service = " ".join(str(found[key]) for key in ("backend", "service") if found.get(key))
     return {
-        "severity": SEVERITY.get(severity, severity),
-        "name": found.get("name") or found.get("id") or found.get("risk"),
-        "finding": next((one for one in said if one), found.get("name")),
+        "severity": found.get("severity"),
+        "name": found.get("id"),
+        "finding": found.get("message"),
         "hint": found.get("hint"),
-        "where": found.get("where") or found.get("path") or where,
+        "where": found.get("path") or service,
+        "field": found.get("field"),
         "origin": "audit",
     }
 

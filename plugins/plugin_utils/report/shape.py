@@ -119,7 +119,7 @@ def hidden(field: str, value: Any) -> Any:
 # -- what a report has ----------------------------------------------------------------------------------------------
 
 STATUSES = ("unknown", "audited", "compliant", "changed", "drifting", "failed", "unreachable")  # ever worse
-SEVERITIES = ("critical", "high", "medium", "low", "info")
+SEVERITIES = ("critical", "warning", "info")  # those of smtp_service_info
 TOKEN_STATUSES = (
     "authorized", "expiring", "pending", "unauthorized", "expired",
     "revoked", "misconfigured", "blocked", "unreachable",
@@ -142,6 +142,7 @@ VERIFICATION = {
     "tls": Maybe(TLS),
     "capabilities": [str],
     "auth_mechanisms": [str],
+    "next_step": str,
 }
 TEST_SEND = {"sent": bool, "message_id": str, "reply": str, "via": str, "queue_id": str, "skipped": str}
 DRIFT = {"field": str, "before": Word(), "after": Word()}
@@ -179,22 +180,22 @@ TOKEN = {
     "next_step": str,
 }
 FINDING = {
-    "severity": OneOf(("medium", *(one for one in SEVERITIES if one != "medium"))),
+    "severity": OneOf(("warning", "critical", "info")),
     "name": str,
     "finding": str,
     "hint": str,
     "where": str,
+    "field": str,
     "origin": OneOf(("audit", "certificate", "token")),
 }
 CONSUMER = {
+    "name": str,
     "backend": str,
-    "host": str,
-    "port": Maybe(int),
-    "security": str,
-    "auth_type": str,
-    "username": str,
-    "managed": bool,
     "path": str,
+    "user": str,
+    "managed": bool,
+    "form": Form(),
+    "verification": Maybe(VERIFICATION),
 }
 HOST = {
     "name": str,

@@ -92,8 +92,8 @@ def _service(service: Record) -> Record:
 
 
 def _consumer(consumer: Record) -> Record:
-    told = {field: consumer.get(field) for field in ("backend", "security", "auth_type", "username")}
-    return {**told, "service": consumer["path"], "relay": relay_of({"form": consumer})}
+    told = {field: consumer["form"].get(field) for field in FIELDS}
+    return {**told, "backend": consumer["backend"], "service": consumer["name"], "relay": relay_of(consumer)}
 
 
 def differs(drift: Record) -> str:

@@ -40,7 +40,7 @@ const detail = (() => {
     return [
       element("table", {}, element("tbody", {}, steps)),
       pairs([["asked for", found.level], ["reached", found.reached], ["TLS", [tls.version, tls.cipher].filter(Boolean)], ["certificate", tls.subject],
-        ["issuer", tls.issuer], ["names", tls.names], ["valid", certificate], ["offers", found.capabilities], ["mechanisms", found.auth_mechanisms]]),
+        ["issuer", tls.issuer], ["names", tls.names], ["valid", certificate], ["offers", found.capabilities], ["mechanisms", found.auth_mechanisms], ["what to do", found.next_step]]),
     ];
   }
 
@@ -73,7 +73,9 @@ const detail = (() => {
   const finding = (one) => element("div", { class: `finding ${one.severity}` }, badge(one.severity), " ", element("span", {}, one.finding || ""),
     one.where && !(one.finding || "").includes(one.where) ? element("span", { class: "quiet" }, ` ${one.where}`) : "", element("span", { class: "hint" }, one.hint || ""));
   const problem = (one) => element("div", { class: "problem" }, problemText(one), element("span", { class: "hint" }, one.hint || ""));
-  const consumer = (one) => titled(`${one.backend || "consumer"} ${one.path || ""}`, pairs(Object.entries(one).filter(([key]) => !["backend", "path"].includes(key))));
+  const consumer = (one) => [...titled(`Found: ${one.name || ""} (${one.backend || "?"})`,
+    pairs([["file", one.path], ["of user", one.user], ["managed", one.managed === true], ...Object.entries(one.form || {})])),
+    one.verification ? titled("Conversation with the relay", verification(one.verification)) : ""];
 
   function content(host) {
     return [

@@ -22,7 +22,7 @@ const report = (() => {
 const listed = (value) => value || [];
 
 const STATUSES = ["unreachable", "failed", "drifting", "changed", "unknown", "audited", "compliant"];
-const SEVERITIES = ["critical", "high", "medium", "low", "info"];
+const SEVERITIES = ["critical", "warning", "info"];
 const FIELDS = ["enabled", "host", "port", "security", "auth_type", "username", "password", "ca_file",
   "validate_certs", "from_address", "senders", "timeout"];
 const DAY = 86400000;
@@ -48,8 +48,8 @@ function rowsOf(host) {
   const services = listed(host.services).map((service) => ({ ...common, status: service.status || host.status, service,
     backend: service.backend || "", label: service.name, form: service.form || {}, drift: listed(service.drift) }));
   if (services.length) return services;
-  const consumers = listed(host.consumers).map((form) => ({ ...common, status: host.status, backend: form.backend || "",
-    label: form.path, form, drift: [] }));
+  const consumers = listed(host.consumers).map((consumer) => ({ ...common, status: host.status, service: consumer,
+    backend: consumer.backend || "", label: consumer.name, form: consumer.form || {}, drift: [] }));
   return consumers.length ? consumers : [{ ...common, status: host.status, backend: "", label: "", form: {}, drift: [] }];
 }
 

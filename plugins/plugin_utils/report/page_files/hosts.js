@@ -5,7 +5,7 @@
 const matrix = (() => {
   const fields = (() => {
     const seen = new Set(rows.flatMap((row) => Object.keys(row.form)));
-    ["state", "path", "managed", "backend"].forEach((known) => seen.delete(known));
+    seen.delete("state");
     const known = FIELDS.filter((field) => seen.has(field));
     return [...known, ...[...seen].filter((field) => !known.includes(field)).sort()];
   })();
