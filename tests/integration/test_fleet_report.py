@@ -15,10 +15,12 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import documents
 import jsonschema
 import junitparser
 import pytest
@@ -295,6 +297,46 @@ def test_slices_of_the_inventory_become_one_report(fleet: Fleet) -> None:
     assert "web3 is in slice 2" in " ".join(played.out.split())
     assert played.code == 2
     assert "unreachable: web4; failed: web3, web6; unknown: web5" in " ".join(played.out.split())
+
+
+def test_the_playbooks_of_the_guide(fleet: Fleet) -> None:
+    for name, text in documents.files("guide_report").items():
+        fleet.write(text.replace("become: true", "become: false"), name)  # whose rights a task has is the host's matter
+    (task,) = (one for one in yaml.safe_load(SITE)[0]["tasks"] if "register" in one)
+    fleet.write(yaml.safe_dump([{**task, "register": "mail"}]), "mail.yml")
+    hosts = [name for name in FATES if name != "web5"]
+    assert fleet.play(playbook="report.yml", hosts=["web1"]).code == 0
+    played = fleet.play(playbook="report.yml", hosts=hosts)
+    assert played.code == 2
+    assert fates(fleet.report()) == {name: FATES[name] for name in hosts}, played.out
+    fleet.play(playbook="rollout.yml", hosts=hosts)
+    assert fates(fleet.report()) == {**{name: FATES[name] for name in hosts}, "web2": "changed"}
+    shutil.copytree(fleet.control / "report", fleet.control / "slices/1")
+    shutil.rmtree(fleet.control / "report")
+    assert fleet.play(playbook="merge.yml", hosts=["web1"]).code == 0
+    assert set(fates(fleet.report())) == set(hosts)
+
+
+def test_the_examples_of_the_action(fleet: Fleet) -> None:
+    """As they stand in its documentation, in check mode and for real."""
+    documentation = yaml.safe_load((ROOT / "plugins/modules/smtp_fleet_report.yml").read_text())
+    tasks = yaml.safe_load(documentation["EXAMPLES"])
+    fleet.write((SITE + REPORT).replace("fleet_report_folder: report", "fleet_report_folder: slices/0"))
+    fleet.play(hosts=["web1"])
+    first, second = tasks
+    fleet.write(SITE.replace("register: smtp_service", "register: mail") + _indented([first]))
+    played = fleet.play("--check", hosts=["web1", "web2"])
+    assert played.code == 0, played.out
+    played = fleet.play(hosts=["web1", "web2"])
+    assert fates(fleet.report()) == {"web1": "compliant", "web2": "changed"}
+    fleet.write("- hosts: localhost\n  gather_facts: false\n  tasks:\n" + _indented([second]))
+    for arguments in (["--check"], []):
+        assert fleet.play(*arguments, hosts=["web1"]).code == 0
+    assert fates(fleet.report()) == {"web1": "compliant"}
+
+
+def _indented(tasks: list[Record]) -> str:
+    return textwrap.indent(yaml.safe_dump(tasks), "    ")
 
 
 def test_all_problems_with_the_options_are_told_at_once(fleet: Fleet) -> None:
