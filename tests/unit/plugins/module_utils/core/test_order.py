@@ -108,7 +108,7 @@ def test_problems_of_form_order_backend_and_host_come_at_once() -> None:
 
 @pytest.mark.parametrize(
     ("programs", "named"),
-    [((), ["backend"]), (("postfix", "msmtp"), ["backend"]), (("postfix", "exim4", "msmtp"), ["backend"])],
+    [((), ["backend"]), (("postfix", "exim4"), ["backend"])],
 )
 def test_auto_without_one_answer_is_refused_and_lists_what_was_found(
     programs: tuple[str, ...], named: list[str]
