@@ -7,13 +7,9 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import io
 import os
 import tempfile
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +17,7 @@ from ansible import constants
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
 
-CORE = Path(__file__).parents[1] / "module_utils" / "core"
-PROGRAM = "oauth/keeper.py"
-PYTHON = "/usr/bin/python3"
-PACKAGE = "fleetmail_smtp"  # what core is called in the file
-MAIN = f"""# SPDX-License-Identifier: BSD-2-Clause
-import sys
-
-from {PACKAGE}.oauth.keeper import main
-
-raise SystemExit(main(sys.argv[1:]))
-"""
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip file can hold
+from ansible_collections.fleetmail.smtp.plugins.plugin_utils.keeper_program import PYTHON, program
 
 
 class LookupModule(LookupBase):
@@ -45,53 +30,6 @@ class LookupModule(LookupBase):
         if not path.exists():  # the workers of one run share it
             _write(path, content)
         return [str(path)]
-
-
-def program(python: str) -> bytes:
-    """The executable file, always the same bytes for the same sources."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as file:  # compressed, it would differ with zlib's version
-        _add(file, "__main__.py", MAIN.encode())
-        for name in sorted(needed(CORE, PROGRAM)):
-            _add(file, f"{PACKAGE}/{name}", (CORE / name).read_bytes())
-    return f"#!{python}\n".encode() + buffer.getvalue()
-
-
-def needed(core: Path, first: str) -> set[str]:
-    """The files below ``core`` that ``first`` imports, directly or not, inside functions or not, and itself."""
-    found: set[str] = set()
-    waiting = [first]
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            waiting += _packages(name)
-            waiting += _imports(core, name)
-    return found
-
-
-def _packages(name: str) -> Iterator[str]:
-    for parent in Path(name).parents:
-        yield str(parent / "__init__.py")
-
-
-def _imports(core: Path, name: str) -> Iterator[str]:
-    """The files that one file imports relatively; of a package and a name in it, both are tried."""
-    for node in ast.walk(ast.parse((core / name).read_text("utf-8"))):
-        if not isinstance(node, ast.ImportFrom) or not node.level:
-            continue
-        start = Path(name).parents[node.level - 1]
-        module = start.joinpath(*(node.module or "").split("."))
-        for path in (module, *(module / one.name for one in node.names)):
-            if (core / path).with_suffix(".py").is_file():
-                yield str(path.with_suffix(".py"))
-
-
-def _add(file: zipfile.ZipFile, name: str, content: bytes) -> None:
-    entry = zipfile.ZipInfo(name, EPOCH)
-    entry.create_system = 3  # Unix, on any controller
-    entry.external_attr = 0o644 << 16
-    file.writestr(entry, content)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from driver.environments import Unavailable, ansible_environment
 from lab import booted, layers, oauth_server
 from lab.booted import Booted
 from lab.oauth_server import OAuthServer
@@ -183,18 +183,30 @@ def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
     assert "they become a command line" in played.out
 
 
-def test_the_program_is_the_same_bytes_everywhere(tmp_path: Path) -> None:
-    """Built by two versions of Ansible on two Pythons, at two times."""
-    from driver.environments import Unavailable, ansible_environment
-
-    task = {"name": "sum", "ansible.builtin.debug": {"msg": "{{ lookup('fleetmail.smtp.keeper_zipapp') | basename }}"}}
-    sums = set()
+def test_the_program_is_the_same_bytes_everywhere_and_named_by_its_sum(tmp_path: Path) -> None:
+    """Built by two versions of Ansible on two Pythons."""
+    show = "{{ lookup('fleetmail.smtp.keeper_zipapp') }}"
+    tasks = [
+        {"name": "path", "ansible.builtin.debug": {"msg": show}},
+        {"name": "sum", "ansible.builtin.stat": {"path": show, "checksum_algorithm": "sha256"}},
+        {"name": "other", "ansible.builtin.debug": {"msg": show.replace("') ", "', python='/opt/python3') ")}},
+    ]
+    names = set()
     for version in ("2.18", "2.21"):
         try:
             ansible = ansible_environment(version)
         except Unavailable as reason:
             pytest.skip(str(reason))
-        played = play(tmp_path / version, [task], ansible=ansible)
-        sums.add(played.of("sum")["msg"])
-        time.sleep(0.1)
-    assert len(sums) == 1
+        played = play(tmp_path / version, tasks, ansible=ansible)
+        name = Path(played.of("path")["msg"]).name
+        assert name == "keeper-" + played.of("sum")["stat"]["checksum"]
+        assert name != Path(played.of("other")["msg"]).name
+        names.add(name)
+    assert len(names) == 1
+
+
+def test_the_lookup_takes_no_terms(tmp_path: Path) -> None:
+    task = {"name": "wrong", "ansible.builtin.debug": {"msg": "{{ lookup('fleetmail.smtp.keeper_zipapp', 'x') }}"}}
+    played = play(tmp_path, [task])
+    assert played.code != 0
+    assert "takes no terms" in played.out + played.err

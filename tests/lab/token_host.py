@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import grp
-import importlib.util
 import json
 import os
 import pwd
@@ -27,6 +26,7 @@ from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.registra
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.store import Consumer, Store, TokenState
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.posix_host import PosixHost
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.redaction import Secret
+from ansible_collections.fleetmail.smtp.plugins.plugin_utils.keeper_program import program as packed
 
 from .oauth_server import MICROSOFT_SCOPE
 
@@ -42,14 +42,8 @@ SCOPE = (MICROSOFT_SCOPE, "offline_access")
 @functools.cache
 def program() -> Path:
     """The keeper in one file, as the lookup plugin packs it."""
-    source = ROOT / "plugins" / "lookup" / "keeper_zipapp.py"
-    specification = importlib.util.spec_from_file_location("keeper_zipapp", source)
-    assert specification
-    assert specification.loader
-    packer = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(packer)
     path = Path(tempfile.mkdtemp(prefix="keeper-")) / "fleetmail-keeper"
-    path.write_bytes(packer.program("/usr/bin/python3"))
+    path.write_bytes(packed("/usr/bin/python3"))
     path.chmod(0o755)
     return path
 

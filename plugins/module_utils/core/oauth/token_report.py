@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from ..errors import FleetmailError, Problem
 from ..redaction import Secret
 from .registration import OPTIONS, Registration
-from .renewal import fits
 from .status import view
 
 if TYPE_CHECKING:
@@ -93,8 +92,3 @@ def known_secrets(state: TokenState) -> Iterator[str]:
     yield from (str(data[key]) for key in ("verifier", "code_verifier", "device_code") if data.get(key))
     if state.registration is not None and state.registration.proxy:
         yield state.registration.proxy
-
-
-def is_held(state: TokenState) -> bool:
-    """Has it a grant of the client that is registered?"""
-    return bool(state.grant and state.registration and fits(state.grant, state.registration))

@@ -12,9 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from ansible.errors import AnsibleError
 
-from ansible_collections.fleetmail.smtp.plugins.lookup import keeper_zipapp as module
+from ansible_collections.fleetmail.smtp.plugins.plugin_utils import keeper_program as module
 
 PYTHON = "/usr/bin/python3"
 
@@ -56,18 +55,3 @@ def test_it_runs_without_anything_else(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     helped = subprocess.run([program, "--help"], capture_output=True, text=True, timeout=60, check=True)
     assert "tick" in helped.stdout
-
-
-def test_the_lookup_gives_a_file_whose_name_is_its_sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
-    (path,) = module.LookupModule().run([], {})
-    assert module.LookupModule().run([], {}) == [path]
-    assert [str(one) for one in tmp_path.iterdir()] == [path]
-    import hashlib
-
-    assert Path(path).name == "keeper-" + hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    (other,) = module.LookupModule().run([], {}, python="/opt/python3")
-    assert Path(other).read_bytes().startswith(b"#!/opt/python3\n")
-    for terms, options in ((["x"], {}), ([], {"colour": "blue"})):
-        with pytest.raises(AnsibleError):
-            module.LookupModule().run(terms, {}, **options)
