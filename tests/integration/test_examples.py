@@ -150,7 +150,7 @@ def test_the_examples_of_the_grant(tmp_path: Path) -> None:
         assert [task["name"][:8] for task in tasks] == EXPECTED
 
         begun = twice(tree, tmp_path, tasks[:2])
-        assert changes(begun)[0][0] == changes(begun)[1][0] is True
+        assert (changes(begun)[0][0], changes(begun)[1][0]) == (True, True)
         first = begun.of("Begin, with the client that is registered with the provider")
         pasted = {"smtp_authorization_response": server.authorize(first["authorization"]["url"], USER)}
 

@@ -647,7 +647,7 @@ print(json.dumps([[code, text.decode()] for code, text in replies[1:]]))
 
 def bearer(site: Site, mechanism: str, user: str, token: str) -> list[tuple[int, str]]:
     said = site.client.output(["python3", "/usr/local/bin/bearer", mechanism, user, token])
-    return [(code, text) for code, text in json.loads(said)]
+    return [tuple(answer) for answer in json.loads(said)]
 
 
 @needs_server

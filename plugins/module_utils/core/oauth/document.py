@@ -27,11 +27,11 @@ def understood(path: str, content: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise HostError(path, "is damaged or not a file of the token store", KEPT) from None
     version = record.get("version") if isinstance(record, dict) else None
-    if type(version) is int and version > VERSION:
+    if not isinstance(version, int) or isinstance(version, bool) or version < VERSION:
+        raise HostError(path, "is not a file of the token store", KEPT)
+    if version > VERSION:
         problem = f"was written by a newer release (version {version}, known here: {VERSION})"
         raise HostError(path, problem, "install the newer release of the collection and of the keeper")
-    if type(version) is not int or version != VERSION:
-        raise HostError(path, "is not a file of the token store", KEPT)
     found: dict[str, Any] = record
     return found
 

@@ -41,7 +41,7 @@ def _plain(value: Any) -> Any:
 
 def _of(kind: type) -> Reader:
     def read(value: Any) -> Any:
-        if type(value) is not kind:
+        if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):  # a truth value is an int, too
             raise ValueError(f"not a {kind.__name__}")
         return value
 
@@ -50,9 +50,10 @@ def _of(kind: type) -> Reader:
 
 def time_in(value: Any) -> int:
     """A time of plain data. Raises ValueError where it is none."""
-    if type(value) is not int or not 0 <= value <= LATEST:
+    number: int = _of(int)(value)
+    if not 0 <= number <= LATEST:
         raise ValueError("not a time")
-    return value
+    return number
 
 
 def _optional(read: Reader) -> Reader:
