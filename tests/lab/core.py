@@ -55,7 +55,8 @@ watched("fchown")
 sys.addaudithook(hook)
 if order["audit"]:
     from core.audit import audit
-    result = audit(order["options"], PosixHost(order["root"]))
+    import time
+    result = audit(order["options"], PosixHost(order["root"]), lambda: time.time() + order["audit"] - 1)
 else:
     result = enforce(order["options"], PosixHost(order["root"]), order["check"])
 print(json.dumps({"result": result, "points": seen if order["crash_at"] is not None else []}))
@@ -81,9 +82,9 @@ def enforce(
     return result
 
 
-def audit(host: Tree, options: Mapping[str, Any] | None = None, root: str = "/") -> dict[str, Any]:
-    """Run the audit in the tree with the options of smtp_service_info; gives the module's result."""
-    return _run(host, options or {}, True, root, None, None, audited=True)[0]
+def audit(host: Tree, options: Mapping[str, Any] | None = None, root: str = "/", ahead: float = 0) -> dict[str, Any]:
+    """Run the audit in the tree with smtp_service_info's options, its clock ``ahead`` seconds; gives the result."""
+    return _run(host, options or {}, True, root, None, None, audited=ahead + 1)[0]
 
 
 def points(host: Tree, options: Mapping[str, Any]) -> list[list[str]]:
@@ -103,7 +104,7 @@ def _run(
     root: str,
     crash_at: int | None,
     env: Mapping[str, str] | None,
-    audited: bool = False,
+    audited: float = 0,
 ) -> tuple[dict[str, Any], list[list[str]]]:
     install(host)
     order = {"options": dict(options), "check": check, "root": root, "crash_at": crash_at, "place": PLACE}

@@ -83,7 +83,7 @@ class Audit:
             auditor.look()
         except Exception as error:  # a configuration that we cannot read is something to be told, not a failure
             auditor.findings.append(_trouble(error))
-        if auditor.software.installed() and auditor.software.capabilities.queue:
+        if auditor.installed and auditor.software.capabilities.queue:
             self.servers.append(name)
         for secret in [*auditor.secrets, *(text for found in auditor.found for text in found.secrets)]:
             self.redactor.learn(secret)
@@ -187,7 +187,7 @@ def _trouble(error: Exception) -> Finding:
 def _judge_software(auditor: Auditor, now: float) -> None:
     """Does it run, and what waits?"""
     try:
-        if not auditor.software.installed():
+        if not auditor.installed:
             if auditor.found and auditor.host.live and not all(found.user for found in auditor.found):
                 auditor.tell("not-installed", software=auditor.software.name)
             return

@@ -64,13 +64,14 @@ class Auditor:
     def __init__(self, software: Backend, homes: bool = False) -> None:
         """``homes``: look at what users have in their home directories, too."""
         self.software, self.host, self.homes = software, software.host, homes
+        self.installed = software.installed()
         self.found: list[Found] = []
         self.secrets: list[str] = []
         self.findings: list[Finding] = []  # about the software as a whole
 
     def present(self) -> bool:
         """Is the software there, or something of it that is worth a look?"""
-        return self.software.installed()
+        return self.installed
 
     def look(self) -> None:
         """Fill ``found``, ``findings`` and ``secrets``; what was found before something failed counts."""

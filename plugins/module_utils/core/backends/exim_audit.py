@@ -39,7 +39,7 @@ class EximAuditor(Auditor):
     observed: Observed
 
     def present(self) -> bool:
-        return self.software.installed() or self.host.exists(CONF)
+        return self.installed or self.host.exists(CONF)
 
     def look(self) -> None:
         conf = text_of(self.host, CONF)
@@ -57,10 +57,10 @@ class EximAuditor(Auditor):
         self._whole(layout)
 
     def running(self) -> bool | None:
-        return self.observed.running if self.software.installed() else None
+        return self.observed.running if self.installed else None
 
     def queue(self) -> Queue | None:
-        if not (self.host.live and self.software.installed()):
+        if not (self.host.live and self.installed):
             return None
         place = f"{self.config.main.get('spool_directory', SPOOL)}/input"
         names = self.host.names_in(place)
@@ -227,7 +227,7 @@ class EximAuditor(Auditor):
         main = self.config.main
         if self.host.exists(WHOLE):
             self.tell("override-file", WHOLE)
-        elif self.host.live and self.software.installed():
+        elif self.host.live and self.installed:
             from .exim_generated import fault
 
             state = fault(self.host, layout.split)
@@ -237,7 +237,7 @@ class EximAuditor(Auditor):
         interfaces = [re.sub(r"\.\d+\Z", "", one) if one.count(".") == 4 else one for one in items(listed)] or ["all"]
         interfaces = ["all" if one in ("0.0.0.0", "::0", "::") else one for one in interfaces]  # noqa: S104 - no socket
         nets = [one for one in items(main.get("hostlist relay_from_hosts", "")) if one == "*" or is_network(one)]
-        if self.software.installed():
+        if self.installed:
             self.tell_of_relaying(dict.fromkeys(interfaces), nets)
 
     def _add(self, found: Found) -> Found:

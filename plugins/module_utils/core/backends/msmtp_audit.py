@@ -33,7 +33,7 @@ class MsmtpAuditor(Auditor):
     """See ``Auditor``."""
 
     def present(self) -> bool:
-        there = self.software.installed() or self.host.exists(MAIN)
+        there = self.installed or self.host.exists(MAIN)
         return there or (self.homes and any(True for _one in self._user_files()))
 
     def look(self) -> None:

@@ -20,13 +20,28 @@ from .postfix_files import FILES as OUR_FILES
 from .postfix_tables import FILES, INSIDE, Table, contents, fault, look_up, pieces, tables
 
 if TYPE_CHECKING:
+    from ..port import Host
     from .postfix import Postfix
     from .postfix_files import Transport
 
 READERS = ("postfix",)  # a group that may read a map with passwords
 ROUTING = ("transport_maps", *by_hand.BY_SENDER, "smtp_tls_policy_maps", "sender_canonical_maps", "smtp_generic_maps")
 REWRITING = ("sender_canonical_maps", "canonical_maps", "smtp_generic_maps", "masquerade_domains", "smtp_header_checks")
+ENDS = ("error", "discard", "local", "virtual")  # programs of agents that send nothing to another host
 _SHOWN = 5  # keys of a map in one sentence
+
+
+class Unasked:
+    """The host without its programs: each of them waits a second before it refuses a broken main.cf."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._host, name)
+
+    def which(self, program: str) -> None:
+        """There is none."""
 
 
 class PostfixAuditor(Auditor):
@@ -37,7 +52,7 @@ class PostfixAuditor(Auditor):
     agents: Mapping[str, Transport] = {}
 
     def present(self) -> bool:
-        return self.software.installed() or self.host.exists(MAIN)
+        return self.installed or self.host.exists(MAIN)
 
     def look(self) -> None:
         self.main, master = text_of(self.host, MAIN), text_of(self.host, MASTER)
@@ -47,8 +62,11 @@ class PostfixAuditor(Auditor):
         self.values = by_hand.parameters(self.host, self.main, broken)
         for words in broken:
             self.tell("config-refused", MAIN, detail=words)
+            self.host = self.software.host = cast("Host", Unasked(self.host))
         if self.main:
             self._look_at_ways(master)
+        for found in self.found if broken else ():
+            found.refused.append(Problem(MAIN, "is refused by Postfix", "mend it first"))
         from .postfix_audit_host import look_around
 
         look_around(self)
@@ -147,7 +165,7 @@ class PostfixAuditor(Auditor):
         }
         self._take(found, observed)
         self._judge_hop(found, route)
-        if route.hop:
+        if found.form["host"]:
             self._inspect(found, route)
         return found
 
@@ -158,9 +176,7 @@ class PostfixAuditor(Auditor):
             found.tell("relayhost-mx", MAIN, "host", host=form["host"], port=form["port"])
         agent = self.agents.get(route.found.agent)
         if agent is not None and not by_hand.is_client(agent):
-            told = f"mail leaves by {agent.name} ({agent.command.split(' ', 1)[0]}), which is no SMTP client"
-            found.tell("not-understood", MASTER, detail=told)
-            found.refused.append(Problem("backend", told, "set up by hand what it is for"))
+            self._judge_other_agent(found, agent)
         elif not form["host"]:
             told = "there is no relay: mail goes straight to the recipients' mail servers"
             found.refused.append(Problem("host", told, "name a relay"))
@@ -168,6 +184,16 @@ class PostfixAuditor(Auditor):
         if fallback:
             found.tell("several-relays", MAIN, "host", hosts=f"{route.hop}, {fallback}")
             found.lost.append(Problem("smtp_fallback_relay", f"{fallback} is not kept", "one host with two addresses"))
+
+    def _judge_other_agent(self, found: Found, agent: Transport) -> None:
+        program = agent.command.split(" ", 1)[0]
+        told = f"mail goes to {agent.name} ({program} of master.cf), which is no SMTP client"
+        if program in ENDS:
+            told = f"there is no relay: no mail leaves this host ({agent.name})"
+        else:
+            found.tell("not-understood", MASTER, detail=told)
+        found.form.update(host="", port=25, security="none", auth_type="none", username="", password=None)
+        found.refused.append(Problem("host", told, "name a relay"))
 
     def _add(self, found: Found) -> Found:
         self.found.append(found)

@@ -43,12 +43,12 @@ def look_around(auditor: PostfixAuditor) -> None:
         keys = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
         auditor.tell("routes-by-recipient", MAIN, parameter="transport_maps", keys=keys)
     logs_in = any(found.form.get("auth_type") == "password" for found in auditor.found)
-    if logs_in and auditor.software.installed() and not _has_sasl(auditor.host):
+    if logs_in and auditor.installed and not _has_sasl(auditor.host):
         auditor.tell("sasl-library-missing")
     values = auditor.values
     interfaces = [one for one in re.split(r"[\s,]+", values["inet_interfaces"]) if one not in ("", "loopback-only")]
     anybody = "smtpd_relay_restrictions permits it" if permits_all(values) else ""
-    if auditor.software.installed():
+    if auditor.installed:
         auditor.tell_of_relaying(interfaces, networks(auditor.host, values), anybody)
 
 
