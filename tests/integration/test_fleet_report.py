@@ -233,13 +233,13 @@ def every_view_says_so(folder: Path) -> None:
     suites = junitparser.JUnitXml.fromfile(str(folder / "junit.xml"))
     bad = {suite.name: (suite.failures, suite.errors) for suite in suites}
     assert bad == {"web1": (0, 0), "web2": (1, 0), "web3": (1, 0), "web4": (0, 1), "web5": (0, 1), "web6": (1, 0)}
-    metrics = {one.name: one for one in text_string_to_metric_families((folder / "fleetmail.prom").read_text())}
+    metrics = {one.name: one for one in text_string_to_metric_families((folder / "fleetmail_report.prom").read_text())}
     statuses = metrics["fleetmail_report_host_status"].samples
     assert {one.labels["host"]: one.labels["status"] for one in statuses} == FATES
     page = (folder / "report.html").read_text()
     assert all(name in page for name in FATES)
     assert {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()} == dict.fromkeys(
-        ("report.json", "report.html", "report.csv", "junit.xml", "fleetmail.prom"), 0o644
+        ("report.json", "report.html", "report.csv", "junit.xml", "fleetmail_report.prom"), 0o644
     )
 
 

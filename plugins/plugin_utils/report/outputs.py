@@ -19,7 +19,7 @@ NAMES = {
     "html": "report.html",
     "csv": "report.csv",
     "junit": "junit.xml",
-    "prometheus": "fleetmail.prom",
+    "prometheus": "fleetmail_report.prom",
 }
 RENDERERS: Mapping[str, Callable[[Record], str]] = {
     "json": document.dump,

@@ -18,7 +18,7 @@ FIELDS = (
     "enabled", "security", "auth_type", "username", "ca_file", "validate_certs", "from_address", "senders", "timeout",
 )  # fmt: skip
 COLUMNS = (
-    "host", "status", "service", "backend", "relay", *FIELDS, "drift", "problem",
+    "host", "status", "service", "service_status", "backend", "relay", *FIELDS, "drift", "problem",
     *(f"findings_{severity}" for severity in shape.SEVERITIES),
     "certificate_not_after", "certificate_days_left",
     "token", "token_status", "token_refresh_expires_at", "token_days_left",
@@ -80,8 +80,8 @@ def _token(host: Record) -> Record:
 def _service(service: Record) -> Record:
     tls = (service["verification"] or {}).get("tls") or {}
     return {
-        "status": service["status"],
         "service": service["name"],
+        "service_status": service["status"],
         "backend": service["backend"],
         "relay": relay_of(service),
         **{field: service["form"].get(field) for field in FIELDS},

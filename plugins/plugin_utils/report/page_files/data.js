@@ -45,7 +45,9 @@ const daysUntil = (time) => (time ? Math.floor((Date.parse(time) - NOW) / DAY) :
 // One row of the matrix for each service of a host, for each consumer where nothing is declared, else for the host.
 function rowsOf(host) {
   const common = { host, name: host.name };
-  const services = listed(host.services).map((service) => ({ ...common, status: service.status || host.status, service,
+  // what befell the host beside its services befell each of them
+  const own = listed(host.services).some((service) => service.status === host.status);
+  const services = listed(host.services).map((service) => ({ ...common, status: own ? service.status : host.status, service,
     backend: service.backend || "", label: service.name, form: service.form || {}, drift: listed(service.drift) }));
   if (services.length) return services;
   const consumers = listed(host.consumers).map((consumer) => ({ ...common, status: host.status, service: consumer,
