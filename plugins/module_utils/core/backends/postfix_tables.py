@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..marks import BLANK
 from .base import raw, text_of
 from .postfix_files import entries
 
@@ -25,6 +26,7 @@ COMPILED = {
 PATTERNS = ("regexp", "pcre")
 FILES = (*COMPILED, *PATTERNS, "texthash")
 INSIDE = ("static", "inline")
+_ROW = re.compile(rf"([^{BLANK}\n]+)[{BLANK}\n]+(.*)", re.S)  # a password may have other kinds of blanks
 _SLASHED = re.compile(r"(!?)/((?:[^/\\]|\\.)*)/([a-zA-Z]*)\s+(.*)", re.S)
 
 
@@ -133,9 +135,9 @@ def source_entries(text: str) -> dict[str, str]:
     """The entries of an indexed table's source, keys in lower case (postmap(1)); of two, the first is kept."""
     known: dict[str, str] = {}
     for entry in entries(text):
-        key, *rest = entry.text.split(None, 1)
-        if rest:
-            known.setdefault(key.lower(), rest[0].replace("\n", "").strip())
+        row = _ROW.match(entry.text)
+        if row:
+            known.setdefault(row.group(1).lower(), row.group(2).replace("\n", "").strip(BLANK))
     return known
 
 

@@ -9,6 +9,7 @@ import pytest
 from unit.fake_host import FakeHost
 
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends.base import FileState, Observed
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.host import Snapshot
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.plan import Drift, compare
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.redaction import Secret
 
@@ -107,3 +108,24 @@ def test_a_compiled_file_is_judged_by_its_permissions_too() -> None:
     assert compare({}, Observed({}), [state], host).drift == [("presence of /etc/map.db", False, True)]
     host.put("/etc/map.db", b"\0", 0o600)
     assert compare({}, Observed({}), [state], host).empty
+
+
+@pytest.mark.parametrize(
+    ("theirs", "wanted", "mode", "fields", "takes_over"),
+    [
+        (True, "same", 0o600, [], True),
+        (True, "other", 0o600, ["host"], False),
+        (True, "same", 0o644, ["mode of /etc/a"], False),
+        (False, "same", 0o600, ["content of /etc/a"], False),
+    ],
+)
+def test_what_others_set_up_as_wanted_is_taken_over_and_no_drift(
+    theirs: bool, wanted: str, mode: int, fields: list[str], takes_over: bool
+) -> None:
+    host = FakeHost({"/etc/a": Snapshot(b"by hand", mode, "root", "root")})
+    observed = Observed({"host": "same"})
+    observed.theirs = theirs
+    plan = compare({"host": wanted}, observed, [FileState("/etc/a", b"ours", 0o600)], host)
+    assert [drift.field for drift in plan.drift] == fields
+    assert plan.takes_over == takes_over
+    assert not plan.empty
