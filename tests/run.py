@@ -71,7 +71,7 @@ def run_parts(target: str) -> int:
 def all_parts(environment: Path, collection: Path) -> list[Part]:
     """Return every part, in the order in which they are run and shown."""
     pytest = ["pytest", "--color=no"]
-    mypy = ["mypy", "--strict", "plugins/module_utils/core", "tests/driver", "tests/run.py"]
+    mypy = ["mypy", "--strict", "plugins/module_utils/core", "plugins/plugin_utils", "tests/driver", "tests/run.py"]
     docs = ["antsibull-docs", "lint-collection-docs", "--plugin-docs", "--validate-collection-refs", "self", "."]
     galaxy = ["python", "-m", "galaxy_importer.main", "--git-clone-path", str(collection), "--output-path", "."]
     return [
