@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,13 +19,15 @@ import by_hand.msmtp
 import by_hand.postfix
 import pytest
 from by_hand import PASSWORD, Case, File
+from driver.environments import Unavailable
 from lab import core
 from lab.authority import Authority
 from lab.canary import Cage, Canary
 from lab.layers import why_unavailable
-from lab.playbook import play
+from lab.playbook import PLUGINS, play
 from lab.relay import Relay, listeners
 from lab.tree import RELAY_NAME, Tree
+from lab.watch import Watch
 
 pytestmark = pytest.mark.skipif(bool(why_unavailable()), reason=why_unavailable() or "the lab is there")
 
@@ -366,7 +370,7 @@ def test_a_certificate_that_ends_soon_and_one_that_nobody_verifies(authority: Au
         assert not any(session.saw_credentials for session in relay.sessions())
 
 
-# -- secrets and nonsense ----------------------------------------------------------------------------------------------
+# -- secrets ----------------------------------------------------------------------------------------------
 
 CANARIES = [
     Canary("in a map", "Blaumeise4K7q Zeisig2M9x"),
@@ -377,39 +381,102 @@ CANARIES = [
 ]
 
 
-def test_nothing_leaks_at_the_loudest(tmp_path: Path) -> None:
+def careless(tree: Tree) -> None:
+    """A host with a password in every place that people put one."""
     in_map, in_main, at_home, netrc, pattern = (one.text for one in CANARIES)
     main = f"""relayhost = [{RELAY_NAME}]:587
 smtp_sasl_auth_enable = yes
-smtp_sasl_password_maps = hash:/etc/postfix/sasl_passwd, regexp:/etc/postfix/sasl_regexp, static:x:{in_main}
+smtp_sasl_password_maps = hash:/etc/postfix/sasl_passwd, regexp:/etc/postfix/sasl_regexp,
+  inline:{{ {{ another = x:{in_main} }} }}
 sender_dependent_relayhost_maps = inline:{{ a@b.example=[other.example.test]:587 }}
 smtp_sender_dependent_authentication = yes
-broken line {in_main}
 """
-    with Tree("postfix-msmtp") as tree:
-        tree.write("/etc/postfix/sasl_passwd", f"[{RELAY_NAME}]:587 fleet:{in_map}\na@b.example b:{in_map}\n", 0o644)
-        tree.write("/etc/postfix/sasl_regexp", f"/other/ c:{pattern}\n", 0o644)
-        tree.write("/etc/msmtprc", f"account default\nhost {RELAY_NAME}\nauth on\nuser fleet\n")
-        tree.write("/etc/netrc", f"machine {RELAY_NAME} login fleet password {netrc}\n")
-        tree.write(
-            "/home/user/.msmtprc",
-            f"account default\nhost h.example\nauth plain\nuser u\npassword {at_home}\n{at_home}\n",
-        )
-        tree.run(["postmap", "/etc/postfix/sasl_passwd"])
-        tree.write("/etc/postfix/main.cf", main)
-        tree.let_cool()
-        look = {"fleetmail.smtp.smtp_service_info": {"as_task": True, "homes": True, "probe": "auth", "timeout": 1}}
-        tasks = [{"name": "look", **look}, {"name": "refused", "fleetmail.smtp.smtp_service_info": {"timeout": 0}}]
-        tasks[1]["ignore_errors"] = True
-        played = play(tmp_path, tasks, [tree], arguments=["-vvvv", "--diff"])
-        assert len(played.results) == 2, played.out + played.err
-        assert {"secret-readable", "secret-in-line", "config-refused"} <= told(played.of("look"))
-        cage = Cage(CANARIES)
-        said = cage.search("output", (played.out + played.err).encode()) + cage.search_folder(tmp_path / "output")
-        said += cage.search("log", tree.log().encode())
-    # what Postfix itself writes to its log of a line that it refuses is not ours to hide
-    assert [one for one in said if one.place != "log"] == []
+    home = f"account default\nhost h.example\nauth plain\nuser u\npassword {at_home}\n"
+    tree.write("/etc/postfix/sasl_passwd", f"[{RELAY_NAME}]:587 fleet:{in_map}\na@b.example b:{in_map}\n", 0o644)
+    tree.write("/etc/postfix/sasl_regexp", f"/other/ c:{pattern}\n", 0o644)
+    tree.write("/etc/msmtprc", f"account default\nhost {RELAY_NAME}\nauth on\nuser fleet\n")
+    tree.write("/etc/netrc", f"machine {RELAY_NAME} login fleet password {netrc}\n")
+    tree.write("/home/user/.msmtprc", home)
+    tree.run(["postmap", "/etc/postfix/sasl_passwd"])
+    tree.write("/etc/postfix/main.cf", main)
+    tree.let_cool()
 
+
+def test_nothing_leaks_at_the_loudest(tmp_path: Path) -> None:
+    """Not in what Ansible shows, logs and keeps, no argument, no environment, no file; also where all is broken."""
+    cage = Cage(CANARIES)
+    look = {"fleetmail.smtp.smtp_service_info": {"as_task": True, "homes": True, "probe": "auth", "timeout": 1}}
+    wrong = {"fleetmail.smtp.smtp_service_info": {"timeout": 0}, "ignore_errors": True}
+    with Tree("postfix-msmtp") as tree:
+        careless(tree)
+        with Watch(tree) as watch:
+            tasks = [{"name": "look", **look}, {"name": "refused", **wrong}]
+            played = play(tmp_path / "good", tasks, [tree], arguments=["-vvvv", "--diff"])
+        assert {"secret-readable", "secret-in-line"} <= told(played.of("look"))
+        assert len(played.of("look")["services"]) == 4
+        assert any(b"postmap" in program.command for program in watch.started)
+        seen = [sight for program in watch.started for sight in cage.search("program", b"".join(program))]
+        seen += [sight for file in watch.written for sight in cage.search(file.path, file.content)]
+        assert seen + cage.search("log", tree.log().encode()) == []
+
+        tree.write("/etc/postfix/main.cf", tree.read("/etc/postfix/main.cf") + CANARIES[1].text.encode() + b"\n")
+        tree.write("/home/user/.msmtprc", tree.read("/home/user/.msmtprc") + CANARIES[2].text.encode() + b"\n")
+        tree.let_cool()
+        broken = play(tmp_path / "broken", tasks, [tree], arguments=["-vvvv", "--diff"])
+        assert "config-refused" in told(broken.of("look"))
+    for played_ in (played, broken):
+        assert cage.search("output", (played_.out + played_.err).encode()) == []
+    assert cage.search_folder(tmp_path / "good/output") + cage.search_folder(tmp_path / "broken/output") == []
+
+
+# -- a peer's role -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.crash_full
+def test_the_postfix_role_of_debops_is_read_and_adopted(tmp_path: Path) -> None:
+    """For real, as the bench runs it (long: it fetches the peers and takes a minute)."""
+    from bench import fleet, peers
+    from driver.checkout import linked
+
+    try:
+        ground = peers.ground(linked())
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    book = Path(peers.__file__).parent / "plays/debops.yml"
+    variables = {
+        "relay_host": RELAY_NAME, "relay_port": 587, "relay_user": fleet.USER, "relay_password": PASSWORD,
+        "bench_folder": str(tmp_path),
+    }  # fmt: skip
+    with fleet.Fleet("debops", 1) as hosts:
+        (tree,) = hosts.hosts
+        with hosts.relays() as (relay,):
+            relay.change(users={fleet.USER: PASSWORD})
+            settings = {
+                "ANSIBLE_COLLECTIONS_PATH": ":".join(map(str, ground.collections)),
+                "ANSIBLE_CONNECTION_PLUGINS": str(PLUGINS / "connection"),
+                "ANSIBLE_HOME": str(tmp_path / "home"),
+            }
+            done = subprocess.run(
+                [ground.playbook, "-i", hosts.inventory, "-e", json.dumps(variables), book],
+                env={**os.environ, **settings}, capture_output=True, text=True, timeout=600, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+            (service,) = audited(tree)["services"]
+            found = {key: service[key] for key in ("host", "port", "security", "username", "validate_certs", "managed")}
+            assert found == {
+                "host": RELAY_NAME, "port": 587, "security": "starttls", "username": fleet.USER, "validate_certs": True,
+                "managed": False,
+            }  # fmt: skip
+            assert (service["task_drift"], service["takes_over"]) == ([], True)
+            task = {**service["task"], "password": PASSWORD}
+            assert core.enforce(tree, task, check=True)["drift"] == []
+            assert "failed" not in core.enforce(tree, {**task, "verify": "auth"})
+            relay.forget()
+            tree.run(["/usr/sbin/sendmail", "-i", "-f", "a@b.example", "r@example.org"], b"Subject: t\n\nhello\n")
+            assert relay.wait_for_message().auth_user == fleet.USER.encode()
+
+
+# -- nonsense ----------------------------------------------------------------------------------------------------------
 
 NONSENSE: dict[str, Any] = {
     "binary": bytes(range(256)) * 40,
