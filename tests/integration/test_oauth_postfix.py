@@ -156,7 +156,7 @@ def test_it_is_planned_made_kept_and_taken_back(host: Machine) -> None:
     assert re.search(rf"unix - +n +n +- +4 +pipe flags=q user={ACCOUNT} null_sender= argv=/bin/sh -c ", pipe)
     way = f"fleetmail-default.a:[{RELAY_NAME}]:587"
     expected = {"default_transport": way, "relay_transport": way}
-    expected["fleetmail-default.a_destination_recipient_limit"] = "1"
+    expected.update({"fleetmail-default.a_destination_recipient_limit": "1", "fleetmail-default.a_time_limit": "2h"})
     assert host.parameters(*expected) == expected
     assert host.shell("postfix check; postconf -n 2>&1 >/dev/null") == ""
     account = host.shell(f"getent passwd {ACCOUNT}").split(":")
@@ -262,7 +262,7 @@ WAITS = {
     "another CA": (_with_another_ca, {}, "certificate"),
     "no configuration": (_without_configuration, {}, "No such file"),
     "no wrapper": (_without_a_wrapper, {}, "not found"),
-    "no msmtp": (_without_msmtp, {}, "msmtp: not found"),
+    "no msmtp": (_without_msmtp, {}, "failed to run command 'msmtp'"),
 }
 
 
@@ -289,6 +289,33 @@ def test_what_is_not_the_mails_fault_makes_it_wait(piped: Machine, why: str) -> 
     piped.relay.wait_for_message()
     piped.wait(lambda: piped.queue() == [])
     assert len(piped.relay.messages()) == 1
+
+
+def test_a_slow_relay_is_no_reason_to_bounce(piped: Machine) -> None:
+    """What pipe(8) itself puts an end to bounces (command_time_limit), so it is not to come to that."""
+    slow = "/usr/local/bin/msmtp"
+    piped.tree.write(slow, '#!/bin/sh\nsleep 3\nexec /usr/bin/msmtp "$@"\n', 0o755)
+    try:
+        piped.shell("postconf -e command_time_limit=1s && postfix reload")
+        piped.send()
+        piped.relay.wait_for_message()
+        piped.wait(lambda: piped.queue() == [])
+        piped.shell(f"sed -i 's/ 3600 msmtp/ 1 msmtp/' {WRAPPER}")
+        piped.send()
+        piped.wait(lambda: reasons(piped) == ["msmtp was still at work after an hour"])
+    finally:
+        piped.shell(f"rm {slow}")
+    assert piped.enforce(SERVICE)["changed"]
+    piped.shell("postqueue -f")
+    piped.relay.wait_for_message(count=2)
+
+
+def test_the_relays_words_may_be_any(piped: Machine) -> None:
+    for number, words in enumerate(("client host=203.0.113.5 is listed", "it's errormsg='x' exitcode=EX_OK")):
+        piped.relay.change(rcpt_replies={"r@example.org": f"550 5.7.1 {words}"})
+        piped.send("")
+        piped.wait(lambda number=number: piped.tree.log().count("said: 550 5.7.1 ") > number)
+        assert re.search(r"dsn=5\.7\.1, status=bounced .*said: 550 5\.7\.1 (client|it.s)", piped.tree.log())
 
 
 def test_of_several_recipients_each_has_its_own_end(piped: Machine) -> None:
@@ -470,6 +497,48 @@ def test_a_run_that_was_killed_leaves_no_account_behind(host: Machine) -> None:
         core.enforce(host.tree, {**SERVICE, "state": "absent"})
         assert [host.tree.read(path) for path in ACCOUNTS] == before
         assert not host.enforce({**SERVICE, "state": "absent"})["changed"]
+
+
+def test_the_account_comes_and_goes_where_groups_stay(host: Machine) -> None:
+    host.shell("sed -i 's/^USERGROUPS_ENAB.*/USERGROUPS_ENAB no/' /etc/login.defs")
+    try:
+        before = [host.tree.read(path) for path in ACCOUNTS]
+        for _again in range(2):
+            host.enforce(SERVICE)
+            host.enforce({**SERVICE, "state": "absent"})
+            assert [host.tree.read(path) for path in ACCOUNTS] == before
+        host.shell(f"groupadd --system {ACCOUNT}")
+        before = [host.tree.read(path) for path in ACCOUNTS]
+        host.enforce(SERVICE)
+        give(host.tree, TOKEN)
+        host.send()
+        host.relay.wait_for_message()
+        host.wait(lambda: host.queue() == [])
+        host.enforce({**SERVICE, "state": "absent"})
+        assert [host.tree.read(path) for path in ACCOUNTS] == before
+    finally:
+        host.shell(
+            f"sed -i 's/^USERGROUPS_ENAB.*/USERGROUPS_ENAB yes/' /etc/login.defs; groupdel {ACCOUNT}", check=False
+        )
+
+
+def test_absent_takes_the_token_away_where_the_store_is_lost(host: Machine) -> None:
+    host.enforce(SERVICE)
+    give(host.tree, TOKEN)
+    host.shell("rm -r /var/lib/fleetmail/oauth")
+    host.enforce({"backend": "postfix", "state": "absent"})
+    assert not host.tree.exists(TOKEN_FILE)
+
+
+def test_what_postfix_own_client_would_have_rewritten_is_told(host: Machine) -> None:
+    host.shell("postconf -e smtp_generic_maps=static:generic@hosts.example.test")
+    for options, sender, told in ((SERVICE, "root@client.localdomain", 1), ({**SERVICE, "from_address": OWN}, OWN, 0)):
+        result = host.enforce(options)
+        assert len([words for words in result["warnings"] if "smtp_generic_maps has no effect" in words]) == told
+        give(host.tree, TOKEN)
+        host.relay.forget()
+        host.send("root@client.localdomain")
+        assert host.relay.wait_for_message().sender == sender
 
 
 def test_without_msmtp_it_is_planned_but_not_done(authority: Authority) -> None:

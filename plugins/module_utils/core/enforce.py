@@ -120,7 +120,8 @@ class Enforcement:
     def _read(self, backend: Backend) -> Observed:
         service = self.order.service
         observed = backend.read(service.name)
-        if service.auth_type == "oauth" or self.host.exists(f"{OAUTH}/{service.name}"):
+        used = observed.managed and observed.form.get("auth_type") == "oauth"
+        if used or service.auth_type == "oauth" or self.host.exists(f"{OAUTH}/{service.name}"):
             from .oauth.declared import Declared
 
             self.oauth = Declared(self.host, backend, service.name)

@@ -86,6 +86,10 @@ class Draft:
         states += self.plugin.states() if self.plugin else []
         states += self._master_state(slot)
         states.append(self._main_state(slot, password, routes))
+        if self.pipe and self.service:
+            from .postfix_pipe import idle
+
+            self.observed.warnings += idle(self.theirs, self.service)
         if self.service is not None and self.observed.managed:
             if self.pipe:
                 self.observed.faults += self.pipe.strays(self.host, self.found.agent)

@@ -9,11 +9,12 @@ mail bounces.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Problem, StepFailed
+from ..errors import HostError, Problem, StepFailed
 from . import msmtp_file
 from .base import FileState, raw, text_of
 from .msmtp_file import LONGEST_LINE, OAUTH, SYSTEM_ONLY
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
     from .postfix import Postfix
 
 COMMENT = "Postfix to msmtp (fleetmail.smtp)"  # tells an account that we made from one that was there
+IN_A_GROUP = " in a group of others"  # that was there before the account was
 AT_ONCE = 4  # deliveries; the others wait for their turn
+TIME_LIMIT = "2h"  # more than the wrapper gives msmtp: what pipe(8) itself puts an end to bounces
 
 # a status that pipe(8) does not know bounces, and so would a wrapper that is missing or was killed: those have to wait
 _GUARD = 'trap : 1 2 15; "$$0" "$$@" || exit $$(($$? == 69 ? 69 : 75))'
@@ -53,21 +56,23 @@ case $3 in
 esac
 
 name=$(postconf -hx smtp_helo_name 2>/dev/null </dev/null)
-said=$(msmtp -C "$1" -a default --logfile=- ${name:+"--domain=$name"} -f "$2" -- "$3" 2>&1)
+said=$(timeout -k 10 3600 msmtp -C "$1" -a default --logfile=- ${name:+"--domain=$name"} -f "$2" -- "$3" 2>&1)
 code=$?
 
-# the line that it would write into its log comes last; there are no quotes within its words
-log=${said##* host=}
+# the line that it would write into its log comes last; the relay's words in it may be any
+log=${said##*"
+"}
 case $log in
-*" exitcode=EX_"*) ;;
+"msmtp: "*) log= ;;
+*" host="*" exitcode=EX_"*) log=${log#*" host="} log=${log%"exitcode=EX_"*} ;;
 *) log= ;;
 esac
 reply= why=
 case $log in
-*" smtpmsg='"*) reply=${log##*" smtpmsg='"} reply=${reply%%"'"*} ;;
+*" smtpmsg='"*) reply=${log#*" smtpmsg='"} reply=${reply%"' errormsg='"*} reply=${reply%"' "} ;;
 esac
 case $log in
-*" errormsg='"*) why=${log##*" errormsg='"} why=${why%%"'"*} ;;
+*" errormsg='"*) why=${log##*" errormsg='"} why=${why%"' "} ;;
 esac
 while :; do
     case $reply in
@@ -101,6 +106,7 @@ case $why in
     esac ;;
 esac
 
+[ $code -ne 124 ] || why="msmtp was still at work after an hour"
 case $said in
 *"cannot read output of 'cat "*) status=4.7.0 why="there is no access token: $said" ;;
 esac
@@ -167,6 +173,12 @@ class Pipe:
         return f"{columns}{who}  argv=/bin/sh -c {{{_GUARD}}}\n{arguments}"
 
 
+def idle(theirs: Mapping[str, str], service: Service) -> Iterator[str]:
+    """What Postfix' own client would do to a mail by somebody else's settings and msmtp does not."""
+    if theirs.get("smtp_generic_maps") and not service.from_address:
+        yield "smtp_generic_maps has no effect on mail that goes through msmtp: from_address rewrites its sender"
+
+
 def is_pipe(agent: Transport) -> bool:
     """Is it a pipe(8) of ours?"""
     return agent.command.startswith("pipe ") and agent.name.startswith(OURS)
@@ -174,7 +186,8 @@ def is_pipe(agent: Transport) -> bool:
 
 def limits(agents: Iterator[Transport]) -> dict[str, str]:
     """One recipient a delivery: of several msmtp tells no outcome of their own, and all would bounce with one."""
-    return {f"{agent.name}_destination_recipient_limit": "1" for agent in agents if is_pipe(agent)}
+    wanted = {"_destination_recipient_limit": "1", "_time_limit": TIME_LIMIT}
+    return {agent.name + key: value for agent in agents if is_pipe(agent) for key, value in wanted.items()}
 
 
 # -- what holds --------------------------------------------------------------------------------------------------------
@@ -245,7 +258,9 @@ def problems(host: Host, service: Service, mechanism: str) -> Iterator[Problem]:
     if mechanism == "oauthbearer" and re.search("[,=]", service.username):
         told = "has a ',' or '=', which msmtp does not escape in OAUTHBEARER"
         yield Problem("username", told, "leave backend_options.oauth_mechanism out: xoauth2")
-    found = host.read(service.ca_file) if service.ca_file.startswith("/") and service.security != "none" else None
+    found = None
+    with contextlib.suppress(HostError):  # told by those who look into every CA file
+        found = host.read(service.ca_file) if service.ca_file.startswith("/") and service.security != "none" else None
     if found is not None and not found.mode & 0o004:
         told = f"is readable for {found.owner} and {found.group} only, and {ACCOUNT} has to read it"
         yield Problem("ca_file", told, "mode 0644: a CA's certificate is no secret")
@@ -274,9 +289,12 @@ def add_account(backend: Postfix) -> None:
     """A user of its own, so that nobody else reads the token. Raises StepFailed."""
     if backend.host.has_account(owner=ACCOUNT, group=ACCOUNT):
         return
+    group, comment = ["--user-group"], COMMENT
+    if backend.host.has_account(group=ACCOUNT):
+        group, comment = ["--gid", ACCOUNT], COMMENT + IN_A_GROUP
     login = ["--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin"]
     try:
-        backend.act("account", ["useradd", "--system", "--user-group", *login, "--comment", COMMENT, ACCOUNT])
+        backend.act("account", ["useradd", "--system", *group, *login, "--comment", comment, ACCOUNT])
     except StepFailed as error:
         raise StepFailed("account", error.problems[0].problem, f"make the user and group {ACCOUNT} yourself") from None
 
@@ -284,8 +302,12 @@ def add_account(backend: Postfix) -> None:
 def drop_account(backend: Postfix) -> None:
     """Remove the account, when we made it and no transport uses it any more."""
     host = backend.host
-    ours = re.search(rf"^{ACCOUNT}:.*:{re.escape(COMMENT)}:", text_of(host, "/etc/passwd"), re.M)
-    if not ours or re.search(rf"\suser={ACCOUNT}\b", text_of(host, MASTER)):
+    ours = rf"^{ACCOUNT}:.*:{re.escape(COMMENT)}({re.escape(IN_A_GROUP)})?:"
+    found = re.search(ours, text_of(host, "/etc/passwd"), re.M)
+    if not found or re.search(rf"\suser={ACCOUNT}\b", text_of(host, MASTER)):
         return
     if host.run(["userdel", ACCOUNT]).code == 0:  # not while a delivery is still on its way
         backend.actions.append(f"userdel {ACCOUNT}")
+        # userdel(8) leaves the group of that name where login.defs(5) has USERGROUPS_ENAB no
+        if not found.group(1) and host.has_account(group=ACCOUNT):
+            host.run(["groupdel", ACCOUNT])

@@ -40,11 +40,13 @@ from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends.postf
     main_cf_values,
     transports,
 )
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.enforce import enforce
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.errors import StepFailed
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.host import Completed
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.state import Access
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.token_files import render
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.plan import Plan, compare
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.posix_host import PosixHost
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.redaction import Secret
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.service import Service
 
@@ -226,6 +228,7 @@ def test_all_mail_goes_through_the_pipe_and_the_client_is_left_as_it_was() -> No
         "default_transport": way,
         "relay_transport": way,
         "fleetmail-default.a_destination_recipient_limit": "1",
+        "fleetmail-default.a_time_limit": "2h",
     }
     agent = next(agent for agent in transports(host.text(MASTER)) if agent.name == "fleetmail-default.a")
     assert agent.chroot == "n"
@@ -457,6 +460,23 @@ OUTCOMES = [
     (75, "", "cannot connect to relay, port 587: Connection refused", 75, "4.4.1 cannot connect"),
     (65, "", "Cannot send command because it is longer than 4094 characters.", 75, "4.3.0 Cannot send"),
     (1, "550 5.1.1 in no known place", "something new", 75, "4.3.0 "),
+    *[
+        (65, f"550 5.7.1 {words}", RCPT, 69, f"5.7.1 relay.example.com said: 550 5.7.1 {words} ({RCPT})")
+        for words in (
+            "client host=203.0.113.5 is listed",
+            'it\'s "listed"',
+            "' errormsg='x' exitcode=EX_OK",
+            "' smtpmsg='250 ok",
+            "$(id) `id` \\0041",
+        )
+    ],
+    (
+        77,
+        "535 5.7.8 host=x errormsg='recipient address r@x' smtpmsg='550 5.1.1 no",
+        AUTH,
+        75,
+        "4.7.0 relay.example.com",
+    ),
 ]
 
 
@@ -575,15 +595,26 @@ def test_an_msmtp_that_fails_by_itself_makes_mail_wait(shell: Shell, msmtp: str,
     assert said.startswith(says)
 
 
+def test_an_msmtp_that_does_not_end_is_ended_before_pipe_would_bounce_the_mail(shell: Shell) -> None:
+    text = shell.wrapper.read_text()
+    hours = int(text.split("timeout -k 10 ")[1].split()[0]) / 3600
+    assert f"{hours + 1:.0f}h" == postfix_pipe.TIME_LIMIT
+    shell.wrapper.write_text(text.replace("3600 msmtp", "0.2 msmtp"))
+    shell.program("msmtp", "sleep 60 & wait")
+    began = time.monotonic()
+    assert shell.guard() == (75, "4.3.0 msmtp was still at work after an hour")
+    assert time.monotonic() - began < 30
+
+
 def test_no_msmtp_makes_mail_wait(shell: Shell) -> None:
     text = shell.wrapper.read_text()
     path = next(line for line in text.split("\n") if "PATH=" in line)
-    for tool in ("sh",):
+    for tool in ("sh", "timeout"):
         (shell.programs / tool).symlink_to(shutil.which(tool) or tool)
     shell.wrapper.write_text(text.replace(path, f"PATH={shell.programs}"))
     code, said = shell.guard()
     assert code == 75
-    assert "msmtp: not found" in said
+    assert "timeout: failed to run command " in said
 
 
 @pytest.mark.parametrize("what", ["missing", "not executable", "a directory", "no program", "killed", "odd status"])
@@ -631,9 +662,18 @@ def test_the_account_is_made_for_a_pipe_alone_and_once() -> None:
     assert ACCOUNT in raised.value.problems[0].hint
 
 
+def test_the_account_is_made_in_a_group_of_its_name() -> None:
+    host = live()
+    host.users.discard(ACCOUNT)
+    (made,) = prepared(host, service()).actions
+    assert made.startswith(f"useradd --system --gid {ACCOUNT} ")
+    assert postfix_pipe.COMMENT + postfix_pipe.IN_A_GROUP in made
+
+
 @pytest.mark.parametrize(
     ("passwd", "deployed", "dropped"),
     [
+        (f"{ACCOUNT}:x:998:998:{postfix_pipe.COMMENT}{postfix_pipe.IN_A_GROUP}:/nonexistent:/nologin", False, True),
         (f"{ACCOUNT}:x:998:998:{postfix_pipe.COMMENT}:/nonexistent:/usr/sbin/nologin", False, True),
         (f"{ACCOUNT}:x:998:998:{postfix_pipe.COMMENT}:/nonexistent:/usr/sbin/nologin", True, False),
         (f"{ACCOUNT}:x:998:998:Made by somebody else:/nonexistent:/usr/sbin/nologin", False, False),
@@ -647,6 +687,8 @@ def test_the_account_goes_when_it_is_ours_and_nothing_uses_it(passwd: str, deplo
     backend = Postfix(host)
     backend.withdraw()
     assert backend.actions == ([f"userdel {ACCOUNT}"] if dropped else [])
+    deleted = [call.argv for call in host.calls if call.argv[0] == "groupdel"]  # the FakeHost's groups stay
+    assert deleted == ([["groupdel", ACCOUNT]] if dropped and postfix_pipe.IN_A_GROUP not in passwd else [])
     host.programs["userdel"] = Completed(8, "", "user is currently used by process 1")
     backend = Postfix(host)
     backend.withdraw()
@@ -787,6 +829,24 @@ def test_a_ca_file_that_msmtps_user_cannot_read_is_refused() -> None:
     (problem,) = Postfix(host).problems(service(ca_file="/ca.pem"))
     assert (problem.option, ACCOUNT in problem.problem) == ("ca_file", True)
     assert list(Postfix(host, {"oauth": "sasl-xoauth2"}).problems(service(ca_file="/ca.pem"))) == []
+
+
+def test_a_ca_file_that_is_no_file_is_told_with_everything_else(tmp_path: Path) -> None:
+    (tmp_path / "etc" / "ssl").mkdir(parents=True)
+    (tmp_path / "etc" / "passwd").write_text("root:x:0:0::/root:/bin/sh\n")
+    form = {**CLIENT, "host": "relay.example.com", "security": "tls", "port": 99999, "ca_file": "/etc/ssl"}
+    place = {"backend": "postfix", "root": str(tmp_path)}
+    result = enforce({**form, **place, "backend_options": {"oauth": "pipe"}}, PosixHost(str(tmp_path)), check=True)
+    assert {"port", "ca_file"} <= {problem["option"] for problem in result["problems"]}
+
+
+def test_what_postfix_own_client_would_have_rewritten_is_told() -> None:
+    host = live("smtp_generic_maps = hash:/etc/postfix/generic\n")
+    for wanted, told in ((service(), True), (service(from_address="own@example.net"), False), (other(), False)):
+        backend = Postfix(host)
+        observed = backend.read("default")
+        backend.desired(wanted, "default", observed)
+        assert any("smtp_generic_maps" in warning for warning in observed.warnings) == told
 
 
 @pytest.mark.parametrize(
