@@ -139,5 +139,6 @@ def test_a_message_tells_when_it_came() -> None:
 
 def test_whatever_is_in_the_files_nothing_is_raised() -> None:
     for text in ("", "begin\n", "begin routers\n:\n", "\\", "a = \\\n", ".ifdef", ".endif\n.else\n", "x:\n  driver\n"):
-        host = FakeHost({WHOLE: text, "/etc/exim4/update-exim4.conf.conf": text}, live=False)
+        files = {WHOLE: text, "/etc/exim4/update-exim4.conf.conf": text, "/etc/passwd": ""}
+        host = FakeHost(files, live=False)
         assert looked_at(host, as_task=True)["services"]
