@@ -165,6 +165,7 @@ def test_it_is_planned_made_kept_and_taken_back(host: Machine) -> None:
     result = host.enforce({**SERVICE, "state": "absent"})
     assert result["actions"] == ["postfix reload", f"userdel {ACCOUNT}"]
     assert everything(host) == before
+    assert not host.tree.exists("/var/lib/fleetmail")
     assert host.running()
 
 

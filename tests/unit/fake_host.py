@@ -88,6 +88,7 @@ class FakeHost:
 
     @contextlib.contextmanager
     def locked(self, directory: str, patience: float = 60) -> Iterator[None]:
+        self.make_directory(directory, 0o700, "root", "root")
         yield
 
     def make_directory(self, path: str, mode: int, owner: str, group: str) -> bool:

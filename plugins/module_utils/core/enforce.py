@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Callable
 
 from .backends.base import Backend, FileState, Observed
@@ -78,8 +78,7 @@ class Enforcement:
             self._verify(backend)
             return
         if not self.plan.empty:
-            self.host.make_directory(STATE, 0o700, "root", "root")
-            with self.host.locked(STATE), self.oauth.locked() if self.oauth else contextlib.nullcontext():
+            with self._alone():
                 self._recover()  # the run that held the lock may have been killed, or have taken what we want
                 backend = self.backend = self.order.settle(self.host, self.check)
                 self._look(backend)
@@ -88,6 +87,19 @@ class Enforcement:
                     return
         self._verify(backend)
         self._send(backend, changed=False)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other run changes the host, and the engine gives this service no newer token meanwhile."""
+        with self.host.locked(STATE):
+            try:
+                with self.oauth.locked() if self.oauth else contextlib.nullcontext():
+                    yield
+            finally:
+                if self.rolled_back or not self.order.present:
+                    from .transaction import clear_away
+
+                    clear_away(self.host)  # the last of all: another run may have the lock as soon as it is gone
 
     def _look(self, backend: Backend) -> None:
         """Read what holds and compare it with what is wanted."""
@@ -283,6 +295,7 @@ class Enforcement:
         """The contract's result, without any secret."""
         result: dict[str, Any] = {
             "changed": self.changed,
+            "check_mode": self.check,
             "service": self._service(),
             "drift": [drift._asdict() for drift in self.plan.drift],
             "takes_over": self.plan.takes_over and not self.plan.drift,

@@ -30,7 +30,10 @@ class Host(Protocol):
         """The names in a directory, sorted; empty when there is none."""
 
     def locked(self, directory: str, patience: float = 60) -> AbstractContextManager[None]:
-        """Hold the one lock on ``directory``; waits ``patience`` seconds for another run, then HostError."""
+        """Hold the one lock on ``directory``, which is made (0700) where there is none, also while it is waited for.
+
+        It waits ``patience`` seconds for another run, then HostError.
+        """
 
     def make_directory(self, path: str, mode: int, owner: str, group: str) -> bool:
         """Create it and what is missing above it (0755 root:root); True when ``path`` itself was created."""

@@ -29,7 +29,10 @@ def make_directory(host: PosixHost, path: str, mode: int, owner: str, group: str
         make_directory(host, parent, 0o755, "root", "root")
     with told(path, "cannot be made"):
         real = host.real(path)
-        os.mkdir(real, 0o700)
+        try:
+            os.mkdir(real, 0o700)
+        except FileExistsError:  # another run was faster
+            return False
         os.chown(real, *host.ids(owner, group))
         os.chmod(real, mode)
     return True
@@ -114,6 +117,7 @@ def locked(host: PosixHost, directory: str, patience: float) -> Iterator[None]:
     """Hold the one lock on ``directory`` (flock(2)); HostError when another run keeps it longer than that."""
     real, end = host.real(directory), time.monotonic() + patience
     while True:
+        make_directory(host, directory, 0o700, str(os.geteuid()), str(os.getegid()))
         descriptor = _opened(directory, real)
         try:
             while not _try_lock(descriptor):

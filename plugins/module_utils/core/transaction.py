@@ -14,9 +14,9 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Callable
 
-from .backends.base import Backend, FileState, Observed
+from .backends.base import ORIGINALS, Backend, FileState, Observed
 from .errors import FleetmailError, StepFailed
-from .journal import JOURNAL, Entry, note
+from .journal import JOURNAL, STATE, Entry, note
 from .plan import Change, Plan
 
 if TYPE_CHECKING:
@@ -204,6 +204,13 @@ def clear(host: Host, entries: Sequence[Entry]) -> None:
         host.remove(entry["old"])
         host.remove(entry["new"])
     host.remove(JOURNAL)
+
+
+def clear_away(host: Host) -> None:
+    """Remove what is empty of our own directories. The lock is held."""
+    home = os.path.dirname(STATE)
+    for directory in (ORIGINALS, home + "/tokens", home + "/oauth", STATE, home):
+        host.remove_directory(directory)
 
 
 def recover(host: Host, record: dict[str, Any], backend: Backend) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -324,6 +325,28 @@ def test_one_run_at_a_time(host: PosixHost) -> None:
     done.set()
     with host.locked("/var/lib"):
         order.append("second")
+    thread.join(5)
+    assert order == ["first", "second"]
+
+
+def test_what_is_locked_may_go_while_another_run_waits_for_it(host: PosixHost, root: Path) -> None:
+    held, waiting, order = threading.Event(), threading.Event(), []
+
+    def first() -> None:
+        with host.locked("/var/lib/ours"):
+            held.set()
+            waiting.wait(5)
+            time.sleep(0.2)
+            order.append("first")
+            host.remove_directory("/var/lib/ours")
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    held.wait(5)
+    waiting.set()
+    with host.locked("/var/lib/ours"):
+        order.append("second")
+        assert stat.S_IMODE((root / "var/lib/ours").stat().st_mode) == 0o700
     thread.join(5)
     assert order == ["first", "second"]
 

@@ -20,7 +20,9 @@ from ansible_collections.fleetmail.smtp.plugins.module_utils.core import enforce
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends.msmtp import MAIN
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.enforce import enforce
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.errors import HostError
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth import document
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.grants.base import Reply
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.registration import Registration
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.store import STORE, Store
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.tokens import accept
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.posix_host import PosixHost
@@ -222,7 +224,7 @@ def test_absent_leaves_nothing_but_a_grant(host, backend):
     enforced(host, backend, **OAUTH)
     enforced(host, backend, **OAUTH, state="absent")
     assert host.files == before
-    assert not [place for place in host.directories if place.startswith(STORE + "/")]
+    assert not [place for place in host.directories if "fleetmail" in place]
     enforced(host, backend, **OAUTH)
     authorize(host)
     result = enforced(host, backend, **OAUTH, state="absent")
@@ -266,6 +268,26 @@ def test_all_problems_at_once_and_nothing_touched(host, backend):
     named = {problem["option"] for problem in result["problems"]}
     assert {"scope", "token_url", "oauth_provider", "security", "port"} <= named
     assert host.files == before
+
+
+APP = {**OAUTH, "client_secret": None, "oauth_grant": "client_credentials"}
+
+
+def test_a_client_for_itself_needs_a_secret(host, backend):
+    result = enforce({"backend": backend, **RELAY, **APP, "port": 0}, host, False)
+    assert {problem["option"] for problem in result["problems"]} == {"port", "client_secret"}
+    assert "smtp_oauth_token" in next(one["hint"] for one in result["problems"] if one["option"] == "client_secret")
+    assert drift(host, backend, **APP), "in check mode an earlier task has not registered a key yet"
+
+
+def test_or_a_key_that_is_registered(host, backend):
+    key = {"jwt_key_file": "/etc/ssl/private/mail.pem", **{name: value for name, value in APP.items() if value}}
+    registration = Registration.from_options(key)
+    host.put(STORE + "/default/registration.json", document.written(registration.as_record()).decode(), 0o600)
+    assert enforced(host, backend, **APP)["service"]["oauth_grant"] == "client_credentials"
+    stored = Store(host).read("default").registration
+    assert stored is not None
+    assert stored.jwt_key_file == key["jwt_key_file"]
 
 
 @pytest.mark.parametrize("content", ["{", '{"version": 2}', '{"version": 1, "client_id": 5}', "[]"])
