@@ -32,6 +32,7 @@ DISABLED = NOWHERE + "mail is disabled (service {})"
 NO_HOST_YET = "disabled.invalid"  # RFC 6761 6.4: a name that never exists
 
 MECHANISMS = "|".join(("on|plain|login|cram-md5|digest-md5|scram-sha-1|scram-sha-256|ntlm|gssapi", *OAUTH))
+NAMED = r"(?!\d+\Z)[\w.-]+\$?"  # the host tells owners by name
 ABSOLUTE = r"/[^\x00-\x1f\x7f]{1,400}"
 _SUBSTITUTED = r"(?i)%[UHCM]"
 _READS_SLOT = re.compile(r"cat /etc/msmtprc\.[A-Za-z0-9_.-]+\.([ab])\Z")
@@ -64,8 +65,8 @@ class Msmtp(Backend):
         ),
     )
     options: ClassVar[Mapping[str, Option]] = {
-        "owner": Option(str, "root", "who owns the files with the password: a user of the host", r"[\w.-]+\$?"),
-        "group": Option(str, "", "whose group they have; default msmtp where that group is, else root", r"[\w.-]+\$?"),
+        "owner": Option(str, "root", "who owns the files with the password: the name of a user of the host", NAMED),
+        "group": Option(str, "", "the name of their group; default msmtp where that group is, else root", NAMED),
         "mode": Option(str, "", "mode of the files in quoted octal; the default depends on group", "0?[4-7][0-7]{2}"),
         "auth": Option(
             *(str, "", "AUTH mechanism; default xoauth2 with OAuth, else on (msmtp chooses) with TLS, plain without"),

@@ -501,6 +501,8 @@ def test_a_wide_mode_and_a_wrong_owner_are_drift(snapshot, field):
         ({"auth": "on\nuser x"}, "backend_options.auth"),
         ({"domain": "a b"}, "backend_options.domain"),
         ({"group": "nobody-knows"}, "backend_options.group"),
+        ({"group": "0"}, "backend_options.group"),
+        ({"owner": "1000"}, "backend_options.owner"),
         ({"owner": "nobody-knows"}, "backend_options.owner"),
     ],
 )
