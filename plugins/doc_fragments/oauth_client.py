@@ -28,7 +28,8 @@ options:
     type: str
   client_secret:
     description:
-      - The client's secret, for a confidential client. A public client has none.
+      - The client's secret, for a confidential client. A public client has none, and neither has one with a key
+        (O(fleetmail.smtp.smtp_oauth_token#module:jwt_key_file)).
       - It is kept on the host in the store, in a file that root alone can read. It is never shown.
     type: str
   scope:

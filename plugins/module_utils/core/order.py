@@ -103,6 +103,10 @@ class Order(NamedTuple):
     def _on_host(self, host: Host, backend: Backend, check: bool) -> Iterator[Problem]:
         if host.live and not check:
             yield from backend.not_installed(self.service)
+        if self.service.auth_type == "oauth":
+            from .oauth.declared import problems_on
+
+            yield from problems_on(host, self.service, check)
         path = self.service.ca_file
         # in check mode an earlier task has not brought it yet
         if path and is_one_line(path) and (not check or host.exists(path)):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from ..backends.base import FileState
 from ..errors import Problem
-from ..service import OAuthClient
+from ..service import OAuthClient, name_problems
 from . import document
 from .registration import Registration
 from .renewal import is_valid, settled
@@ -47,11 +47,30 @@ class Token(NamedTuple):
 
 
 def problems(service: Service) -> Iterator[Problem]:
-    """Everything that is wrong with the client, as far as the form has an option for it, offline."""
+    """Everything that is wrong with the client, as far as the form has an option for it, offline.
+
+    Whether a client without a secret has a key only the host can tell: ``problems_on``.
+    """
     if service.oauth.client_id:
         for problem in Registration.from_service(service).problems():
-            if problem.option in WORDS:
+            if problem.option in WORDS and not (problem.option == "client_secret" and _without_secret(service)):
                 yield problem
+
+
+def problems_on(host: Host, service: Service, check: bool) -> Iterator[Problem]:
+    """A client that sends for itself has a secret, or a key that smtp_oauth_token has registered on the host."""
+    if not _without_secret(service) or service.oauth.grant != "client_credentials" or any(name_problems(service.name)):
+        return
+    stored = Store(host).read(service.name).registration
+    if stored is None and check:  # an earlier task has not registered it yet
+        return
+    for problem in Registration.from_service(service, stored).problems():
+        if problem.option == "client_secret":
+            yield problem._replace(hint="the application's secret; or its key, by smtp_oauth_token before this")
+
+
+def _without_secret(service: Service) -> bool:
+    return service.oauth.client_secret is None
 
 
 class Declared:
