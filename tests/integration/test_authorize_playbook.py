@@ -6,12 +6,8 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
-import select
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +15,7 @@ from typing import Any
 import pytest
 from lab.oauth_server import MICROSOFT_SCOPE, OAuthServer, why_unavailable
 from lab.playbook import LOCAL, Played, play, prepared
+from lab.terminal import watch
 
 pytestmark = pytest.mark.skipif(bool(why_unavailable()), reason=why_unavailable() or "the server is there")
 
@@ -72,36 +69,8 @@ class Desk:
         """Run authorize beside a person: ``act`` sees all that was shown, and may say something."""
         given = {**self.variables, **variables}
         command, settings = prepared(self.folder / "play", [], variables=given, book=AUTHORIZE)
-        ours, theirs = pty.openpty()
-        stdin = theirs if terminal else subprocess.DEVNULL
-        own_terminal = ["setsid", "--ctty", "--wait"] if terminal else []  # a prompt asks for a controlling one
-        with subprocess.Popen(
-            [*own_terminal, *command],
-            cwd=self.folder / "play/input",
-            env={**settings, "ANSIBLE_FORCE_COLOR": "0", "TERM": "dumb"},
-            stdin=stdin,
-            stdout=theirs,
-            stderr=theirs,
-        ) as process:
-            os.close(theirs)
-            shown = self._talk(ours, act)
-            os.close(ours)
-            return process.wait(60), shown
-
-    @staticmethod
-    def _talk(ours: int, act: Callable[[str], str | None]) -> str:
-        shown, end = "", time.monotonic() + 240
-        while time.monotonic() < end:
-            if not select.select([ours], [], [], 1)[0]:
-                continue
-            try:
-                shown += os.read(ours, 65536).decode(errors="replace").replace("\r\n", "\n")
-            except OSError:  # the last writer is gone
-                break
-            answer = act(shown)
-            if answer is not None:
-                os.write(ours, answer.encode() + b"\r")
-        return shown
+        environment = {**settings, "ANSIBLE_FORCE_COLOR": "0", "TERM": "dumb"}
+        return watch(command, self.folder / "play/input", environment, act, terminal)
 
 
 @pytest.fixture

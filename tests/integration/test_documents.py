@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import documents
 import pytest
+from integration.reader import Reader, contains, without_blank_lines
 from lab.authority import Authority
 from lab.layers import why_unavailable
 from lab.relay import Relay, listeners
@@ -20,8 +18,6 @@ from lab.tree import RELAY_NAME, Tree
 
 pytestmark = pytest.mark.skipif(bool(why_unavailable()), reason=why_unavailable())
 
-BIN = Path(sys.executable).parent
-PLUGINS = Path(__file__).parents[1] / "lab/plugins/connection"
 PASSWORDS = {"smtp_password": "pass word of fleet", "smtp_password_invoices": "pass word of invoices"}
 SECRETS = "".join(f"{name}: {value}\n" for name, value in PASSWORDS.items())
 CA_FILE = "/etc/ssl/relay-ca.pem"
@@ -29,48 +25,16 @@ MAIN = "/etc/postfix/main.cf"
 DRIFTED = 2
 
 
-class Reader:
-    """A person at a control node with one host, who copies the files of a document and runs them."""
+class OneHost(Reader):
+    """A reader with one host, whose mail goes through one relay."""
 
     def __init__(self, folder: Path, host: Tree, relay: Relay) -> None:
-        self.folder, self.host, self.relay = folder, host, relay
-        # whose rights a task has is the lab's matter: it enters the host as root
-        (folder / "hosts").write_text(f"{host.inventory_line()} ansible_become=false ansible_package_use=apt\n")
-        (folder / "ansible.cfg").write_text("[defaults]\n")
-        (folder / "vault-password").write_text("of the vault")
-
-    def copies(self, document: str) -> None:
-        for name, text in documents.files(document).items():
-            (self.folder / name).write_text(text)
-
-    def encrypts(self, path: str) -> None:
-        file = self.folder / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(SECRETS)
-        self._run("ansible-vault", "encrypt", path)
-
-    def plays(self, name: str, *arguments: str, ends: int = 0) -> str:
-        done = self._run("ansible-playbook", "-i", "hosts", name, *arguments)
-        assert done.returncode == ends, done.stdout + done.stderr
-        assert not any(secret in done.stdout + done.stderr for secret in PASSWORDS.values())
-        return done.stdout
-
-    def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [BIN / program, *arguments, "--vault-password-file", "vault-password"]
-        settings = {
-            "ANSIBLE_CONFIG": str(self.folder / "ansible.cfg"),
-            "ANSIBLE_HOME": str(self.folder / "home"),
-            "ANSIBLE_CONNECTION_PLUGINS": str(PLUGINS),
-            "ANSIBLE_NOCOLOR": "1",
-        }
-        environment = {**os.environ, **settings}
-        return subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=120, check=False
-        )
+        super().__init__(folder, {"servers": [host]}, PASSWORDS)
+        self.host, self.relay = host, relay
 
 
 @pytest.fixture
-def reader(tmp_path: Path) -> Iterator[Reader]:
+def reader(tmp_path: Path) -> Iterator[OneHost]:
     authority = Authority(tmp_path / "authority")
     users = {"fleet": PASSWORDS["smtp_password"], "invoices": PASSWORDS["smtp_password_invoices"]}
     relay = Relay(listeners(authority.good(RELAY_NAME)), users=users, auth_required=True)
@@ -80,7 +44,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
     with Tree("postfix", name="web1") as host, relay.start(in_net_of=host):
         host.run(["sh", "-c", "rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin"])  # apt is quick without: all is there
         host.start("postfix")
-        yield Reader(folder, host, relay)
+        yield OneHost(folder, host, relay)
 
 
 def edit_by_hand(host: Tree) -> None:
@@ -93,16 +57,7 @@ def submit(host: Tree) -> None:
     host.run(["sendmail", "-f", "app@web1.example.test", "someone@example.test"], b"Subject: t\n\nhello\n")
 
 
-def without_blank_lines(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line]
-
-
-def contains(whole: Sequence[str], part: Sequence[str]) -> bool:
-    """Do these lines stand in the whole, in one piece?"""
-    return any(list(whole[start : start + len(part)]) == list(part) for start in range(len(whole)))
-
-
-def test_the_guide_to_enforcing_a_relay(reader: Reader) -> None:
+def test_the_guide_to_enforcing_a_relay(reader: OneHost) -> None:
     host, relay = reader.host, reader.relay
     before = host.read(MAIN)
     reader.copies("guide_enforce")
@@ -152,7 +107,7 @@ def set_up_by_hand(host: Tree) -> None:
     host.run(["postfix", "reload"])
 
 
-def test_the_guide_to_auditing(reader: Reader) -> None:
+def test_the_guide_to_auditing(reader: OneHost) -> None:
     host, relay = reader.host, reader.relay
     host.write(CA_FILE, (reader.folder / "relay-ca.pem").read_bytes())
     set_up_by_hand(host)
@@ -179,7 +134,7 @@ def test_the_guide_to_auditing(reader: Reader) -> None:
     assert relay.wait_for_message().auth_user == b"fleet"
 
 
-def test_the_readme(reader: Reader) -> None:
+def test_the_readme(reader: OneHost) -> None:
     reader.copies("README.md")
     (reader.folder / "vault.yml").write_text(SECRETS)
     reader.host.write(CA_FILE, (reader.folder / "relay-ca.pem").read_bytes())

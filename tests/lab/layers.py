@@ -70,6 +70,10 @@ RECIPES: dict[str, Recipe] = {
         ("postfix", "libsasl2-modules", "postfix-cdb", "postfix-lmdb", "postfix-pcre"), _POSTFIX_SEED
     ),
     "postfix-msmtp": Recipe(("postfix", "libsasl2-modules", "msmtp"), _POSTFIX_SEED + _MSMTP_SEED),
+    "postfix-tokens": Recipe(  # all that a host with OAuth and the keeper needs, of every grant
+        ("postfix", "libsasl2-modules", "msmtp", "python3-requests", "python3-jwt", "python3-cryptography", "cron"),
+        _POSTFIX_SEED + _MSMTP_SEED,
+    ),
     "relay": Recipe(("postfix", "dovecot-core"), _POSTFIX_SEED),
     "swaks": Recipe(("swaks", "libnet-ssleay-perl", "libio-socket-inet6-perl")),
 }

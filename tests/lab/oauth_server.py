@@ -97,6 +97,8 @@ class OAuthServer:
     for users and scopes like a Google service account with delegation. relay: introspects tokens.
     users: login name (which is the mailbox) -> password. host: the address to listen on, in the network of in_net_of
     when that is given to start(). name: the name in all URLs, host unless told. certificate: https, with this.
+    aliases: addresses of a provider that it stands for -> the path that answers there ("/auth", "/token", "/device/auth",
+    "/token/revocation", "/token/introspection", "/me"); their names have to lead here and be in the certificate.
     The other options are those of Settings.
     """
 
@@ -109,13 +111,14 @@ class OAuthServer:
         certificate: Certificate | None = None,
         ca_file: Path | None = None,
         scopes: tuple[str, ...] = SCOPES,
+        aliases: Mapping[str, str] | None = None,
         **settings: Any,
     ) -> None:
         self.users = dict(USERS if users is None else users)
         self.host, self.name, self.port, self.scopes = host, name or host, port, scopes
         self.settings = Settings(**settings)
         self.issuer = ""
-        self._certificate, self._ca_file = certificate, ca_file
+        self._certificate, self._ca_file, self._aliases = certificate, ca_file, dict(aliases or {})
         self._space: Space | None = None
         self._process: _Process | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="oauth-"))
@@ -178,6 +181,7 @@ class OAuthServer:
             "settings": asdict(self.settings),
             "users": self.users,
             "scopes": self.scopes,
+            "aliases": self._aliases,
             "clients": self._clients(),
             "mailboxes": {client.client_id: client.subject for client in (self.service, self.signing)},
             "service_accounts": {

@@ -148,7 +148,7 @@ const provider = new Provider(issuer, {
 })
 provider.registerGrantType(
   jwtBearer.GRANT_TYPE,
-  jwtBearer.handler(provider, config.service_accounts, [issuer, `${issuer}/token`]),
+  jwtBearer.handler(provider, config.service_accounts, [issuer, `${issuer}/token`, ...Object.keys(config.aliases)]),
   jwtBearer.PARAMETERS,
 )
 provider.on('authorization.success', (ctx) => {
@@ -159,7 +159,11 @@ for (const event of ['authorization.error', 'grant.error', 'introspection.error'
 }
 provider.on('server_error', (ctx, problem) => console.error(problem))
 provider.use(middleware)
-listening.on('request', provider.callback())
+const serve = provider.callback()
+listening.on('request', (request, response) => {
+  resolveAlias(request)
+  serve(request, response)
+})
 
 function listen() {
   const certificate = config.certificate && { cert: readFileSync(config.certificate.chain), key: readFileSync(config.certificate.key) }
@@ -168,6 +172,19 @@ function listen() {
     server.once('error', reject)
     server.listen(config.port, config.host, () => resolve(server))
   })
+}
+
+// -- addresses of a provider that this server stands for
+
+const aliases = new Map(Object.entries(config.aliases).map(([address, path]) => [new URL(address).pathname, path]))
+
+function resolveAlias(request) {
+  const [path, ...query] = request.url.split('?')
+  const own = aliases.get(path)
+  if (!own) return
+  request.url = [own, ...query].join('?')
+  // An assertion names the address that it was sent to. No other endpoint may tell people such an address.
+  if (own === '/token' && path.endsWith(own)) request.baseUrl = path.slice(0, -own.length)
 }
 
 // -- every request
