@@ -94,26 +94,32 @@ def in_form(result: dict[str, Any]) -> list[dict[str, Any]]:
     return [{key: value for key, value in one.items() if key not in LIVE_ONLY} for one in result["services"]]
 
 
-def assert_adopted(tree: Tree, case: Case, result: dict[str, Any]) -> None:
-    """The task of the default service, with its secret filled in, reports what was foretold, and no more."""
+def assert_adopted(tree: Tree, case: Case, result: dict[str, Any], really: bool) -> None:
+    """The task of the default service tells what its next run in check mode reports; ``really``: run it and compare."""
     service = next(one for one in result["services"] if one["name"] == "default")
     if case.drift is None:
         return
     task = service["task"]
     assert task, service["task_problems"]
     assert PASSWORD not in json.dumps(task)
-    filled = {key: PASSWORD if key == "password" else value for key, value in task.items()}
-    before = snapshot(tree)
-    said = core.enforce(tree, filled, check=True)
-    assert snapshot(tree) == before
-    assert "failed" not in said, said["problems"]
-    drift = {one["field"]: (one["before"], one["after"]) for one in said["drift"] if one["field"] != "running"}
+    drift = {one["field"]: (one["before"], one["after"]) for one in service["task_drift"]}
+    running = drift.pop("running", None)
     assert drift == {key: tuple(value) for key, value in case.drift.items()}
-    assert service["task_drift"] == said["drift"]
-    assert said["changed"]
-    assert said["files"]
-    stopped = any(one["field"] == "running" for one in said["drift"])
-    assert said["takes_over"] == service["takes_over"] == (not drift and not stopped)
+    assert service["takes_over"] == (not drift and not running)
+    if really:
+        filled = {key: PASSWORD if key == "password" else value for key, value in task.items()}
+        before = snapshot(tree)
+        said = core.enforce(tree, filled, check=True)
+        assert snapshot(tree) == before
+        assert "failed" not in said, said["problems"]
+        assert (said["drift"], said["takes_over"]) == (service["task_drift"], service["takes_over"])
+        assert said["changed"]
+        assert said["files"]
+
+
+def sampled(name: str, cases: dict[str, Case]) -> bool:
+    """Every fourth: an audit runs each task itself, so that they only have to agree."""
+    return list(cases).index(name) % 4 == 0
 
 
 def snapshot(tree: Tree) -> dict[str, Any]:
@@ -146,7 +152,7 @@ def test_postfix(postfix: Tree, name: str) -> None:
         assert in_form(audit({}, PosixHost(str(postfix.path)))) == in_form(result), "a tree is read otherwise"
     if "config-refused" not in case.live:
         agrees_with_postconf(postfix, result)
-        assert_adopted(postfix, case, result)
+        assert_adopted(postfix, case, result, sampled(name, by_hand.postfix.CASES))
 
 
 def agrees_with_postconf(tree: Tree, result: dict[str, Any]) -> None:
@@ -179,7 +185,7 @@ def test_exim(exim: Tree, name: str) -> None:
     if not case.live & {"config-stale", "config-refused"}:
         assert in_form(audit({}, PosixHost(str(exim.path)))) == in_form(result), "a tree is read otherwise"
         agrees_with_exim(exim, result)
-        assert_adopted(exim, case, result)
+        assert_adopted(exim, case, result, sampled(name, by_hand.exim.CASES))
 
 
 def agrees_with_exim(tree: Tree, result: dict[str, Any]) -> None:
@@ -204,7 +210,7 @@ def test_msmtp(msmtp: Tree, name: str) -> None:
             "a tree is read otherwise"
         )
         agrees_with_msmtp(msmtp, result)
-        assert_adopted(msmtp, case, result)
+        assert_adopted(msmtp, case, result, sampled(name, by_hand.msmtp.CASES))
 
 
 def agrees_with_msmtp(tree: Tree, result: dict[str, Any]) -> None:
