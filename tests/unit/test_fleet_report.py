@@ -76,6 +76,8 @@ def enforced() -> Record:
         ({"mail": enforced()}, None, "changed"),
         ({"mail": service(MODE)}, None, "drifting"),  # it does not tell, and no drift is hidden
         ({"mail": service(MODE)}, False, "changed"),
+        ({"mail": service(MODE, check_mode=False)}, None, "changed"),
+        ({"mail": service(MODE, check_mode=True, actions=["postfix reload"])}, None, "drifting"),
         ({"mail": service(MODE, actions=["postfix reload"])}, None, "changed"),
         ({"mail": enforced()}, True, "drifting"),
         ({"mail": service(DRIFT, failed=True, msg="verify: no")}, None, "failed"),

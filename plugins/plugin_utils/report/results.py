@@ -122,6 +122,8 @@ def _enforced(result: Mapping[str, Any], play: Play) -> bool:
     """Whether the task has put an end to the drift, or, in check mode, only found it. In doubt it is still there."""
     if play.check_mode is not None:
         return not play.check_mode
+    if isinstance(result.get("check_mode"), bool):
+        return not result["check_mode"]
     service = result.get("service") or {}
     for drift in result["drift"]:
         if isinstance(drift, Mapping) and drift.get("field") in service:

@@ -189,3 +189,10 @@ def test_a_password_that_is_a_word_of_ours_does_not_spoil_the_result(password: s
     assert result["failed"] is True
     assert result["problems"][0]["option"] == "host"
     assert {"changed", "service", "drift", "files", "actions", "rolled_back", "msg"} <= result.keys()
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_the_result_tells_whether_it_only_looked(check: bool) -> None:
+    for relay in ("relay.example.test", "a b"):
+        result = enforce({"backend": "msmtp", "host": relay, "security": "tls"}, host_with("msmtp", live=False), check)
+        assert result["check_mode"] is check
