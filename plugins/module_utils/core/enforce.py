@@ -296,7 +296,6 @@ class Enforcement:
         result: dict[str, Any] = {
             "changed": self.changed,
             "check_mode": self.check,
-            "check_mode": self.check,
             "service": self._service(),
             "drift": [drift._asdict() for drift in self.plan.drift],
             "takes_over": self.plan.takes_over and not self.plan.drift,
