@@ -24,7 +24,8 @@ from lab.layers import why_unavailable
 
 ROOT = checkout.ROOT
 TESTS = ROOT / "tests"
-SPREAD = ("--numprocesses=2", "--dist=loadfile")  # hosts of different files know nothing of each other
+ON_TWO = "--numprocesses=2"
+SPREAD = (ON_TWO, "--dist=loadfile")  # hosts of different files know nothing of each other
 LEFT_BY_TOOLS = (".ansible", ".demo", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache")
 
 
@@ -78,7 +79,7 @@ def all_parts(environment: Path, collection: Path) -> list[Part]:
         Part("ruff check", ["ruff", "check", "--output-format", "concise", "."], ROOT, "lint"),
         Part("ruff format", ["ruff", "format", "--check", "."], ROOT, "lint"),
         Part("mypy --strict", mypy, ROOT, "lint"),
-        Part("unit tests", [*pytest, "tests/unit"], ROOT, "unit"),
+        Part("unit tests", [*pytest, ON_TWO, "tests/unit"], ROOT, "unit"),
         Part("ansible-lint", ["ansible-lint", "--nocolor", "--profile", "production"], collection, "lint"),
         Part("antsibull-docs", docs, collection, "lint"),
         Part("antsibull-changelog", ["antsibull-changelog", "lint"], collection, "lint"),
