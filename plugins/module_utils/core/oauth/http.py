@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import ssl
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 LIMIT = 4 << 20  # bytes of an answer
 CONNECT_TIMEOUT = 10  # seconds; the whole exchange has the time that the caller gives
@@ -28,6 +30,8 @@ _CERTIFICATES = {
     62: "certificate_name",
     64: "certificate_name",
 }
+_HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity"}
+_FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 Result = TypeVar("Result")
 
 
@@ -72,9 +76,10 @@ class Requests:
 
     def __call__(self, call: Call, seconds: float) -> Answer:
         """Raises NoAnswer; within ``seconds``, whatever hangs: the look-up of the name, or a server that drips."""
-        return within(seconds, lambda: self._exchange(call, seconds))
+        form = None if call.form is None else _Form(call.form, time.monotonic() + seconds)
+        return within(seconds, lambda: self._exchange(call, form, seconds), lambda: form is None or form.begun)
 
-    def _exchange(self, call: Call, seconds: float) -> Answer:
+    def _exchange(self, call: Call, form: _Form | None, seconds: float) -> Answer:
         requests = _library()
         if isinstance(self._verify, str):
             _check_ca_file(self._verify)
@@ -83,10 +88,10 @@ class Requests:
             proxies = {"http": self._proxy, "https": self._proxy} if self._proxy else None
             try:
                 with session.request(
-                    "GET" if call.form is None else "POST",
+                    "GET" if form is None else "POST",
                     call.url,
-                    data=None if call.form is None else dict(call.form),
-                    headers={"Accept": "application/json", "Accept-Encoding": "identity", **call.headers},
+                    data=form,
+                    headers={**_HEADERS, **({} if form is None else _FORM), **call.headers},
                     timeout=(min(CONNECT_TIMEOUT, seconds), seconds),
                     allow_redirects=False,
                     verify=self._verify,
@@ -99,8 +104,30 @@ class Requests:
                 raise _no_answer(error, requests) from None
 
 
-def within(seconds: float, work: Callable[[], Result]) -> Result:
-    """What ``work`` gives or raises; NoAnswer (timeout) when that takes longer. What hangs is left behind."""
+class _Form(io.BytesIO):
+    """A form's bytes, which are not handed over after ``end`` (monotonic clock).
+
+    An exchange that was given up may still be looking up a name, or trying one address after the other. What it sent
+    then would spend a refresh token whose successor nobody waits for.
+    """
+
+    def __init__(self, form: Mapping[str, str], end: float) -> None:
+        super().__init__(urlencode(form).encode("ascii"))
+        self.end = end
+        self.begun = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.begun = True  # first: who looks after the end knows of everything that was handed over before it
+        if time.monotonic() >= self.end:
+            raise OSError("too late")
+        return super().read(size)
+
+
+def within(seconds: float, work: Callable[[], Result], sent: Callable[[], bool]) -> Result:
+    """What ``work`` gives or raises; NoAnswer (timeout, ``sent`` as that says) when it takes longer.
+
+    What hangs is left behind.
+    """
     done: list[Result] = []
     raised: list[BaseException] = []
 
@@ -117,7 +144,7 @@ def within(seconds: float, work: Callable[[], Result]) -> Result:
         raise raised[0]
     if done:
         return done[0]
-    raise NoAnswer("timeout", f"not within {seconds:g} s", sent=True)
+    raise NoAnswer("timeout", f"not within {seconds:g} s", sent())
 
 
 def _check_ca_file(path: str) -> None:
