@@ -50,7 +50,8 @@ class Listener:
         self._page = landing.lost()
         self._answer: Answer | None = None
         self._one_at_a_time = threading.Lock()
-        self._answered = threading.Event()
+        self._answered = False
+        self._came = threading.Event()
         self._seen = threading.Event()
 
     def __enter__(self) -> Listener:
@@ -81,25 +82,30 @@ class Listener:
         self._servers = []
 
     def serve(self, answer: Answer, seconds: float, enough: Callable[[], bool]) -> None:
-        """Give every answer that a browser brings to ``answer``, until ``enough`` or ``seconds`` are over."""
+        """Give every answer that a browser brings to ``answer``, until ``enough`` or ``seconds`` are over.
+
+        ``enough`` is asked twice a second, for the answer may reach somebody else.
+        """
         self._answer = answer
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            if self._answered.wait(min(0.5, max(0.0, end - time.monotonic()))) and enough():
-                self._seen.wait(LINGER)
-                return
-            if self._answered.is_set() and not enough():
-                self._answered.clear()
+        while not enough() and time.monotonic() < end:
+            self._came.wait(min(0.5, max(0.0, end - time.monotonic())))
+            self._came.clear()
+        with self._one_at_a_time:  # what came at the last moment is seen through: its code is spent already
+            self._answer = None
+        if self._answered:
+            self._seen.wait(LINGER)
 
     def take(self, target: str) -> None:
         """The browser is back: the page that it will be sent to is made of what came of it."""
         with self._one_at_a_time:
             if self._answer is None:
                 return
+            self._answered = True
             self._seen.clear()
             ending = self._answer(self.origin + target)
             self._page = landing.finished(self.username) if ending is None else landing.failed(ending)
-            self._answered.set()
+            self._came.set()
 
     def page(self) -> str:
         return self._page

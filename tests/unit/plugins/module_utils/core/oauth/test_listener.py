@@ -206,3 +206,42 @@ def test_the_page_waits_for_the_exchange() -> None:
     with flow.running():
         flow.get("/back?code=x&state=y")
         assert "Mail can be sent now" in flow.get("/done")[1]
+
+
+def test_an_answer_that_came_at_the_last_moment_is_seen_through() -> None:
+    """The code in it is spent already: who waits must not end while the server is being asked."""
+    flow = Flow(seconds=0.3)
+    done: list[str] = []
+
+    def slow(address: str) -> None:
+        time.sleep(1.5)
+        done.append(address)
+
+    flow.answer = slow  # type: ignore[assignment,method-assign]
+    pages: list[str] = []
+
+    def browse() -> None:
+        flow.get("/back?code=x&state=y")
+        pages.append(flow.get("/done")[1])
+
+    browser = threading.Thread(target=browse)
+    with flow.listener:
+        flow.thread.start()
+        browser.start()
+        flow.thread.join(10)
+        assert not flow.thread.is_alive()
+        assert done
+        browser.join(10)
+    assert "Mail can be sent now" in pages[0]
+
+
+def test_it_ends_when_somebody_else_had_the_answer() -> None:
+    """As where it was pasted into another task."""
+    flow = Flow(seconds=30)
+    with flow.listener:
+        flow.thread.start()
+        time.sleep(0.2)
+        flow.taken.append("pasted elsewhere")
+        began = time.monotonic()
+        flow.thread.join(10)
+        assert time.monotonic() - began < 4
