@@ -97,8 +97,9 @@ class OAuthServer:
     for users and scopes like a Google service account with delegation. relay: introspects tokens.
     users: login name (which is the mailbox) -> password. host: the address to listen on, in the network of in_net_of
     when that is given to start(). name: the name in all URLs, host unless told. certificate: https, with this.
-    aliases: addresses of a provider that it stands for -> the path that answers there ("/auth", "/token", "/device/auth",
-    "/token/revocation", "/token/introspection", "/me"); their names have to lead here and be in the certificate.
+    aliases: addresses of a provider that it stands for -> the path that answers there ("/auth", "/token",
+    "/device/auth", "/token/revocation", "/token/introspection", "/me"); their names have to lead here and be in the
+    certificate.
     The other options are those of Settings.
     """
 
