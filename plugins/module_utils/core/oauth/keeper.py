@@ -10,10 +10,10 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Callable, NoReturn, TextIO
 
-from ..errors import FleetmailError, Problem, unforeseen
+from ..errors import FleetmailError, HostError, Problem, unforeseen
 from ..posix_host import PosixHost
 from . import keeper_report as report
-from .renewal import is_valid
+from .renewal import is_valid, settled
 from .status import view
 from .store import STORE, Store
 from .tokens import ensure
@@ -110,7 +110,7 @@ class _Keeper:
         if self.told.hook:
             from .keeper_hooks import tell
 
-            rows = [tell(self.store, row, self.told.hook) for row in rows]
+            rows = [tell(self.store, row, self.told.hook, int(self.now())) for row in rows]
         for row in rows:
             if row.news or not self.told.quiet:
                 _say(report.journal(row), sys.stdout)
@@ -136,13 +136,17 @@ class _Keeper:
 
     def token(self) -> int:
         """Print an access token. One that is still valid is good enough where no better one can be had."""
-        outcome = self._ensured(self.told.name, patient=True)
-        access = outcome.state.access
+        name = self.told.name
+        try:
+            outcome = self._ensured(name, patient=True)
+            state, words = outcome.state, report.said(self._row(outcome))
+        except HostError as error:  # a full disk, a lock that is held: what is there can be read all the same
+            state, words = settled(self.store.read(name), int(self.now())), str(error)
+        access = state.access
         if access is not None and is_valid(access, int(self.now())):
             _say(access.token.reveal(), sys.stdout)
             return report.OK
-        row = self._row(outcome)
-        _say(report.line(f"{row.name}: there is no valid access token; {report.said(row)}"), sys.stderr)
+        _say(report.line(f"{name}: there is no valid access token; {words}"), sys.stderr)
         return TEMPORARY_FAILURE
 
     # -- one token ---------------------------------------------------------------------------------------------------

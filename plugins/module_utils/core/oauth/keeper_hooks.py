@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 
 from ..errors import FleetmailError
@@ -17,7 +16,7 @@ TOLD = ("name", "status", "status_before", "cause", "days_left", "authorized_use
 PATIENCE = 30  # s for a hook
 
 
-def tell(store: Store, row: Row, hooks: Sequence[str]) -> Row:
+def tell(store: Store, row: Row, hooks: Sequence[str], now: int) -> Row:
     """Run the hooks where the status is another one than they were told last; gives the row with what did not work.
 
     A hook that fails is run again with the next tick. A token that was never anything but authorized is no news.
@@ -30,7 +29,7 @@ def tell(store: Store, row: Row, hooks: Sequence[str]) -> Row:
     failures = [] if not row.reported and status == "authorized" else _run(store, row, hooks)
     if not failures:
         try:
-            _remember(store, row.name, status)
+            _remember(store, row.name, status, now)
         except FleetmailError as error:
             failures = [str(error)]
     return row._replace(warnings=(*row.warnings, *failures))
@@ -51,7 +50,7 @@ def _plain(value: object) -> str:
     return "" if value is None else str(value).replace("\0", "?")
 
 
-def _remember(store: Store, name: str, status: str) -> None:
+def _remember(store: Store, name: str, status: str, now: int) -> None:
     with store.locked(name):
-        state = store.recovered(name, int(time.time()))
+        state = store.recovered(name, now)
         store.write(name, state._replace(reported=status))
