@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from ..errors import FleetmailError, InvalidService, Problem
 from ..redaction import Redactor
 from ..service import is_one_line, name_problems
+from .renewal import settled
 from .status import iso, view
 from .store import Store
 from .token_order import LONGEST_TIMEOUT
@@ -84,12 +85,12 @@ def _told(state: TokenState, options: Mapping[str, Any], host: Host, now: float)
     if pending is not None:
         told["authorization"] = pending
     if options.get("introspect"):
-        told["introspection"] = _introspected(state, options.get("timeout"), host)
+        told["introspection"] = _introspected(settled(state, int(now)), options.get("timeout"), host)
     return told
 
 
 def _introspected(state: TokenState, timeout: int | None, host: Host) -> dict[str, Any]:
-    """What the server says of the access token."""
+    """What the server says of the access token, if it is one of the client that is registered now."""
     from .client import TIMEOUT, TokenClient
 
     answer: dict[str, Any] = {"active": None, "username": None, "scope": [], "expires_at": None, "problem": None}

@@ -176,3 +176,13 @@ def test_info_names_what_cannot_be_read_and_tells_of_the_rest(held: Held) -> Non
     assert {one["option"] for one in wrong["problems"]} == {"store", "name", "timeout"}
     nobody = inspect({**options, "name": "nobody"}, held.host)
     assert nobody["problems"][0]["option"] == "name"
+
+
+def test_introspection_tells_no_server_of_another_ones_token(held: Held) -> None:
+    """The registration is another server's by now; what the old one gave is none of its business."""
+    held.authorize()
+    with ErrorServer() as other:
+        held.declare(client_id="another", token_url=other.token_url, introspection_url=other.url("introspect"))
+        told = inspect({"store": held.store.directory, "introspect": True}, held.host, held.clock)["tokens"][0]
+        assert told["introspection"]["problem"] == "there is no access token to ask about"
+        assert other.requests("introspect") == []
