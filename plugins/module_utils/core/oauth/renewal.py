@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SLACK = 300  # s: a clock that is set right by less than that is not worth a request
 CLOCK_OFF = 60  # s: less is the way of a request and its answer
-ASIDE, HISTORY, LONGEST_DETAIL = 5, 20, 500  # kept at most
+ASIDE, HISTORY, LONGEST_DETAIL = 5, 20, 500  # kept at most; grants of each kind
 OTHER_CLIENT = "other_client"
 
 
@@ -128,7 +128,14 @@ def set_aside(state: TokenState, reason: str, now: int) -> TokenState:
     if grant is None:
         return state
     kept = (*state.aside, SetAside(grant, reason, now)) if grant.refresh_token else state.aside
-    return noted(state._replace(grant=None, aside=kept[-ASIDE:]), now, "set_aside", reason)
+    return noted(state._replace(grant=None, aside=_bounded(kept)), now, "set_aside", reason)
+
+
+def _bounded(aside: tuple[SetAside, ...]) -> tuple[SetAside, ...]:
+    """The last ones of each kind: the dead ones push nothing out that another client may come back for."""
+    dead = [one for one in aside if one.reason != OTHER_CLIENT][-ASIDE:]
+    living = [one for one in aside if one.reason == OTHER_CLIENT][-ASIDE:]
+    return tuple(one for one in aside if any(one is kept for kept in (*dead, *living)))
 
 
 def noted(state: TokenState, now: int, what: str, detail: str = "") -> TokenState:

@@ -212,6 +212,11 @@ class Store:
         self._put(path, content)
         return True
 
+    def forget(self, name: str) -> None:
+        """Remove what the engine wrote; what is declared stays."""
+        self.host.remove(self.token_path(name))
+        self.host.remove(self._candidate(name))
+
     def remove(self, name: str) -> None:
         """Remove all that is known of a token."""
         self.host.remove_tree(self.path(name))

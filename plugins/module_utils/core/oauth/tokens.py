@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Callable, NamedTuple
 from ..errors import FleetmailError, HostError
 from .answered import authorized, not_asked, refused, renewed
 from .giving import give, stale, wake
-from .renewal import CLOCK_OFF, is_valid, need, retaken, settled, waits
+from .renewal import CLOCK_OFF, OTHER_CLIENT, is_valid, need, retaken, settled, waits
 
 if TYPE_CHECKING:
     from .client import TokenClient
@@ -127,10 +127,11 @@ def remove(store: Store, name: str, client: TokenClient | None, now: Clock = tim
         held = run.state
         if client is not None:
             run.warnings += _revoke(held, client)
+        run.warnings += _left(held)
         run.state = held._replace(grant=None, access=None, pending=None, trouble=None, aside=(), history=())
         run.give()
         if held.consumers:
-            store.host.remove(store.token_path(name))
+            store.forget(name)
         else:
             store.remove(name)
     return Outcome(run.state, run.changed or held.serial > 0 or not held.consumers, False, tuple(run.warnings))
@@ -154,6 +155,13 @@ def _revoke(state: TokenState, client: TokenClient) -> list[str]:
                 raise
             return [f"the grant was forgotten but not revoked: {error}"]
     return []
+
+
+def _left(state: TokenState) -> list[str]:
+    """Grants of other clients, which this one cannot revoke."""
+    others = dict.fromkeys(one.held.identity for one in state.aside if one.reason == OTHER_CLIENT)
+    hint = "remove the application's access in the account's settings"
+    return [f"a grant of another client ({other}) was forgotten and not revoked: {hint}" for other in others]
 
 
 class _Run:
