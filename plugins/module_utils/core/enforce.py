@@ -91,12 +91,13 @@ class Enforcement:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """No other run changes the host, and the engine gives this service no newer token meanwhile."""
+        first = not self.host.exists(STATE)
         with self.host.locked(STATE):
             try:
                 with self.oauth.locked() if self.oauth else contextlib.nullcontext():
                     yield
             finally:
-                if self.rolled_back or not self.order.present:
+                if not self.order.present or (first and self.rolled_back):
                     from .transaction import clear_away
 
                     clear_away(self.host)  # the last of all: another run may have the lock as soon as it is gone

@@ -338,6 +338,15 @@ def test_a_failed_step_puts_everything_back(host, backend, monkeypatch):
     assert host.directories <= directories | {STORE}
 
 
+def test_a_first_run_that_fails_leaves_no_directory_of_ours(host, backend, monkeypatch):
+    def no(*_arguments: Any) -> None:
+        raise engine.StepFailed("verify", "no")
+
+    monkeypatch.setattr(engine.Enforcement, "_verify", no)
+    assert enforce({"backend": backend, **RELAY, **OAUTH}, host, False)["rolled_back"]
+    assert not [place for place in host.directories if "fleetmail" in place]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="root's files are made by root")
 def test_the_engine_gives_no_token_while_the_files_are_changed(tmp_path, monkeypatch):
     (tmp_path / "etc").mkdir()
