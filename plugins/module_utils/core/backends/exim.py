@@ -101,8 +101,8 @@ class Exim(Backend):
         ),
     }
 
-    _replaced: Snapshot | None = None  # the configuration that activate() replaced
-    _mark: LogMark | None = None  # where the log ended when it had done so
+    replaced: Snapshot | None = None  # the configuration that activate() replaced
+    mark: LogMark | None = None  # where the log ended when it had done so
 
     # -- what holds --------------------------------------------------------------------------------------------------
 
@@ -130,9 +130,9 @@ class Exim(Backend):
             return None
         if re.search(r"^\s*(?:\S+:)?smtp\s", text_of(self.host, "/etc/inetd.conf"), re.M):
             return None  # as Debian's init script decides
-        return bool(self._daemons())
+        return bool(self.daemons())
 
-    def _daemons(self) -> list[str]:
+    def daemons(self) -> list[str]:
         """The process numbers of the daemons that live: the listener, and a queue runner where that is another one."""
         found = (text_of(self.host, f"/run/exim4/{name}.pid").strip() for name in ("exim", "eximqr"))
         return [pid for pid in found if pid and text_of(self.host, f"/proc/{pid}/comm").strip() == "exim4"]
@@ -341,39 +341,14 @@ class Exim(Backend):
         return judge(self.host, staged)
 
     def activate(self, before: Observed, service: Service | None) -> None:
-        self._replaced = self.host.read(GENERATED)
-        self.act("activate", ["update-exim4.conf"])
-        self._mark = self.host.log_mark(self.logs)
-        if self._daemons():
-            self._reload("activate")
-        elif before.running is not None and service is not None:
-            self.act_service("activate", "start", "exim4")
+        from . import exim_running
 
-    def _reload(self, step: str) -> None:
-        # not by the init script: that would run update-exim4.conf once more
-        self.act(step, ["sh", "-c", "kill -HUP " + " ".join(self._daemons())])
+        exim_running.activate(self, before, service)
 
     def restore(self, was_running: bool | None) -> None:
-        if not self._put_back():
-            self.actions.append("update-exim4.conf")
-            self.host.run(["update-exim4.conf"])  # what was there before us may have been refused already
-        running = bool(self._daemons())
-        if running and was_running is False:
-            self.act_service("roll-back", "stop", "exim4")
-        elif running:
-            self._reload("roll-back")
-        elif was_running:
-            self.act_service("roll-back", "start", "exim4")
-            self._put_back()  # the init script makes it anew
+        from . import exim_running
 
-    def _put_back(self) -> bool:
-        """Give back the very configuration that Exim read before: it may have been edited by hand."""
-        old = self._replaced
-        if old is None:
-            return False
-        if self.host.read(GENERATED) != old:
-            self.host.rename(self.host.stage(GENERATED, old.content, old.mode, old.owner, old.group), GENERATED)
-        return True
+        exim_running.restore(self, was_running)
 
     def settle(self, before: Observed, service: Service | None) -> None:
         """What waits for the relay goes now, whatever Exim had noted of earlier failures."""
@@ -382,7 +357,7 @@ class Exim(Backend):
 
     def complaints(self, log: str) -> str:
         # what was said before the switch is about the old configuration, which may have been refused
-        found = _COMPLAINT.search(self.host.log(self._mark) if self._mark else log)
+        found = _COMPLAINT.search(self.host.log(self.mark) if self.mark else log)
         return found.group(0) if found else ""
 
     def submit(self, message: bytes, sender: str, recipients: Sequence[str], timeout: float) -> Submission:

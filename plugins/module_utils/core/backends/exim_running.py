@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: fleetmail.smtp contributors
 # SPDX-License-Identifier: BSD-2-Clause
 
-"""Exim at work: its own judgement of a change, and one mail followed through its main log until the relay answered."""
+"""Exim at work: its own judgement of a change, making one effective, and a mail followed until the relay answered."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from .exim_files import AUTHENTICATOR, CONF, CONTINUED, ETC, GENERATED, MONOLITH
 if TYPE_CHECKING:
     from ..host import LogMark
     from ..port import Host
+    from ..service import Service
+    from .base import Observed
+    from .exim import Exim
 
 PAUSE = 0.2
 _ID = r"[0-9A-Za-z]{6}-(?:[0-9A-Za-z]{11}|[0-9A-Za-z]{6})-[0-9A-Za-z]{2,4}"
@@ -56,6 +59,47 @@ def _lay_out(host: Host, place: Scratch, staged: Mapping[str, str]) -> None:
         macros, template = (f"{place.path}/{name}" for name in ("exim4.conf.localmacros", "exim4.conf.template"))
         joined = raw(text_of(host, macros) + text_of(host, template))
         host.rename(host.stage(template, joined, 0o600, "root", "root"), template)
+
+
+def activate(backend: Exim, before: Observed, service: Service | None) -> None:
+    """Make the configuration anew, and let those who run read it."""
+    backend.replaced = backend.host.read(GENERATED)
+    backend.act("activate", ["update-exim4.conf"])
+    backend.mark = backend.host.log_mark(backend.logs)
+    if backend.daemons():
+        _reload(backend, "activate")
+    elif before.running is not None and service is not None:
+        backend.act_service("activate", "start", "exim4")
+
+
+def _reload(backend: Exim, step: str) -> None:
+    # not by the init script: that would run update-exim4.conf once more
+    backend.act(step, ["sh", "-c", "kill -HUP " + " ".join(backend.daemons())])
+
+
+def restore(backend: Exim, was_running: bool | None) -> None:
+    """The old files are back: the old configuration too, and it is read if Exim ran."""
+    if not _put_back(backend):
+        backend.actions.append("update-exim4.conf")
+        backend.host.run(["update-exim4.conf"])  # what was there before us may have been refused already
+    running = bool(backend.daemons())
+    if running and was_running is False:
+        backend.act_service("roll-back", "stop", "exim4")
+    elif running:
+        _reload(backend, "roll-back")
+    elif was_running:
+        backend.act_service("roll-back", "start", "exim4")
+        _put_back(backend)  # the init script makes it anew
+
+
+def _put_back(backend: Exim) -> bool:
+    """Give back the very configuration that Exim read before: it may have been edited by hand."""
+    host, old = backend.host, backend.replaced
+    if old is None:
+        return False
+    if host.read(GENERATED) != old:
+        host.rename(host.stage(GENERATED, old.content, old.mode, old.owner, old.group), GENERATED)
+    return True
 
 
 def submit(

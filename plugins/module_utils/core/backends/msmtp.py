@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import marks
 from ..errors import Problem, StepFailed
-from ..redaction import Secret
 from . import msmtp_file
 from .base import Backend, Capabilities, FileState, Observed, Option, Rule, Submission, original_path, raw, text_of
-from .msmtp_file import LONGEST_BEARER, LONGEST_LINE, OAUTH, ROUTE, SYSTEM_ONLY
+from .msmtp_file import LONGEST_BEARER, LONGEST_LINE, NO_HOST_YET, NOWHERE, OAUTH, ROUTE, SYSTEM_ONLY, form_of
 
 if TYPE_CHECKING:
     from ..host import Completed
@@ -26,11 +25,7 @@ MAIN = "/etc/msmtprc"
 GROUP = "msmtp"
 USER_FILES = (".msmtprc", ".config/msmtp/config")
 
-# nothing can ever be a socket below /dev/null: connecting to it fails at once with EX_TEMPFAIL and these words
-NOWHERE = "/dev/null/"
 DISABLED = NOWHERE + "mail is disabled (service {})"
-NO_HOST_YET = "disabled.invalid"  # RFC 6761 6.4: a name that never exists
-
 MECHANISMS = "|".join(("on|plain|login|cram-md5|digest-md5|scram-sha-1|scram-sha-256|ntlm|gssapi", *OAUTH))
 NAMED = r"(?!\d+\Z)[\w.-]+\$?"  # the host tells owners by name
 ABSOLUTE = r"/[^\x00-\x1f\x7f]{1,400}"
@@ -383,32 +378,3 @@ def _rewritten(service: Service) -> Iterator[Problem]:
             "msmtp finds a sender's account by the very line that it would be rewritten with",
             "leave from_address out, or give it as the one sender",
         )
-
-
-def form_of(settings: Settings, password: str | None, senders: tuple[str, ...]) -> dict[str, Any]:
-    """Effective settings in the form's words."""
-    authenticates = settings["auth"] != "off"
-    socket = settings.get("socket", "")
-    trust = settings.get("tls_trust_file", "")
-    host = settings.get("host", "")
-    rewrites = settings["allow_from_override"] == "off" and settings["set_from_header"] == "on"
-    wrapped = "starttls" if settings["tls_starttls"] == "on" else "tls"
-    disabled = socket.startswith(NOWHERE)
-    return {
-        "enabled": not disabled,
-        "host": socket if socket and not disabled else "" if host == NO_HOST_YET else host,
-        "port": _number(settings["port"]),
-        "security": wrapped if settings["tls"] == "on" else "none",
-        "auth_type": ("oauth" if settings["auth"] in OAUTH else "password") if authenticates else "none",
-        "username": settings.get("user", "") if authenticates else "",
-        "password": Secret(password) if password and authenticates else None,
-        "ca_file": "" if trust == "system" else trust,
-        "validate_certs": settings["tls_certcheck"] == "on",
-        "from_address": settings.get("from", "") if rewrites else "",
-        "senders": senders,
-        "timeout": _number(settings["timeout"]),
-    }
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isdigit() else 0

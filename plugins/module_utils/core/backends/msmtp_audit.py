@@ -14,7 +14,7 @@ from . import msmtp_by_hand as by_hand
 from . import msmtp_file
 from .auditing import Auditor, Found, service_name, wide
 from .base import text_of
-from .msmtp import GROUP, MAIN, USER_FILES, form_of
+from .msmtp import GROUP, MAIN, USER_FILES
 
 if TYPE_CHECKING:
     from .msmtp_file import Account, Settings
@@ -82,7 +82,7 @@ class MsmtpAuditor(Auditor):
         sender = settings.get("from", "") if account.name != "default" else ""
         named = service_name(account.name, [one.name for one in self.found])
         found = self._add(
-            Found(named, MAIN, form_of(settings, secret, msmtp_file.canonical([sender] if sender else [])))
+            Found(named, MAIN, msmtp_file.form_of(settings, secret, msmtp_file.canonical([sender] if sender else [])))
         )
         if account.name != "default" and not sender:
             told = f"the account is only for those who ask for it by its name (msmtp -a {account.name})"
@@ -175,7 +175,7 @@ class MsmtpAuditor(Auditor):
             secret = by_hand.password(self.host, account, f"{home}/{NETRC}")
             named = service_name(f"{user}-{account.name}", [one.name for one in self.found])
             sender = settings.get("from", "") if account.name != "default" else ""
-            form = form_of(settings, secret, msmtp_file.canonical([sender] if sender else []))
+            form = msmtp_file.form_of(settings, secret, msmtp_file.canonical([sender] if sender else []))
             found = self._add(Found(named, path, form, user=user))
             self._judge(found, settings, secret, (), f"{home}/{NETRC}")
             told = f"it is {user}'s own, in {path}"

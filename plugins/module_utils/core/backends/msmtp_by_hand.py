@@ -13,7 +13,7 @@ from .. import marks
 from ..redaction import Secret
 from . import msmtp_file
 from .base import text_of
-from .msmtp import MAIN, form_of
+from .msmtp import MAIN
 
 if TYPE_CHECKING:
     from ..port import Host
@@ -37,7 +37,7 @@ def read(backend: Msmtp, service: Service, observed: Observed) -> None:
     secret = password(backend.host, account, SYSTEM_NETRC)
     observed.secrets += [secret] if secret else []
     if service.senders:
-        observed.form = form_of(account.settings(), secret, msmtp_file.canonical(service.senders))
+        observed.form = msmtp_file.form_of(account.settings(), secret, msmtp_file.canonical(service.senders))
     elif observed.form.get("auth_type") == "password" and secret:
         observed.form["password"] = Secret(secret)
     observed.theirs = bool(observed.form)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import marks
+from ..redaction import Secret
 
 if TYPE_CHECKING:
     from ..service import Service
@@ -20,6 +21,9 @@ LONGEST_LINE = 499  # bytes without the line end; a longer one makes msmtp 1.8 r
 
 # a command has at most 4,094 characters (SMTP_MAXCMDLEN): "AUTH OAUTHBEARER " and base64 of so many bytes
 LONGEST_BEARER = 3057
+# nothing can ever be a socket below /dev/null: connecting to it fails at once with EX_TEMPFAIL and these words
+NOWHERE = "/dev/null/"
+NO_HOST_YET = "disabled.invalid"  # RFC 6761 6.4: a name that never exists
 OAUTH = ("xoauth2", "oauthbearer")
 SYSTEM_ONLY = {"HOME": "/nonexistent", "XDG_CONFIG_HOME": "/nonexistent"}  # no user's own file is looked at
 
@@ -164,6 +168,35 @@ def tls(service: Service) -> Iterator[str]:
     yield "tls_starttls " + ("off" if service.security == "tls" else "on")
     yield "tls_certcheck " + ("on" if service.validate_certs else "off")
     yield "tls_trust_file " + (f'"{service.ca_file}"' if service.ca_file else "system")
+
+
+def form_of(settings: Settings, password: str | None, senders: tuple[str, ...]) -> dict[str, Any]:
+    """Effective settings in the form's words."""
+    authenticates = settings["auth"] != "off"
+    socket = settings.get("socket", "")
+    trust = settings.get("tls_trust_file", "")
+    host = settings.get("host", "")
+    rewrites = settings["allow_from_override"] == "off" and settings["set_from_header"] == "on"
+    wrapped = "starttls" if settings["tls_starttls"] == "on" else "tls"
+    disabled = socket.startswith(NOWHERE)
+    return {
+        "enabled": not disabled,
+        "host": socket if socket and not disabled else "" if host == NO_HOST_YET else host,
+        "port": _number(settings["port"]),
+        "security": wrapped if settings["tls"] == "on" else "none",
+        "auth_type": ("oauth" if settings["auth"] in OAUTH else "password") if authenticates else "none",
+        "username": settings.get("user", "") if authenticates else "",
+        "password": Secret(password) if password and authenticates else None,
+        "ca_file": "" if trust == "system" else trust,
+        "validate_certs": settings["tls_certcheck"] == "on",
+        "from_address": settings.get("from", "") if rewrites else "",
+        "senders": senders,
+        "timeout": _number(settings["timeout"]),
+    }
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdigit() else 0
 
 
 # -- which account a sender's mail goes through ----------------------------------------------------------------------

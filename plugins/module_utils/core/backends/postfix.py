@@ -19,7 +19,7 @@ from ..errors import Problem, StepFailed
 from ..redaction import Secret
 from ..service import Service
 from .base import Backend, Capabilities, FileState, Observed, Option, Rule, Submission, raw, text_of
-from .postfix_files import FILES, OURS, inline_secrets, main_cf_values, seconds, split_nexthop, transports
+from .postfix_files import OURS, inline_secrets, main_cf_values, map_path, seconds, split_nexthop, transports
 
 if TYPE_CHECKING:
     from ..oauth.token_files import Consumer
@@ -402,19 +402,3 @@ def from_address(settings: Mapping[str, str]) -> str:
     classes = settings.get("sender_canonical_classes", DEFAULTS["sender_canonical_classes"])
     both = {"envelope_sender", "header_sender"} <= set(re.split(r"[\s,]+", classes))
     return found.group(1) if found and both else ""
-
-
-def sender_keys(service: Service) -> list[str]:
-    """The keys by which sender_dependent_default_transport_maps finds the service's senders (postconf(5))."""
-    return sorted(sender if "@" in sender else "@" + sender for sender in service.senders)
-
-
-def is_ip(host: str) -> bool:
-    """Is the relay given by its address?"""
-    return ":" in host or re.fullmatch(r"[\d.]+", host) is not None
-
-
-def map_path(map_name: str) -> str:
-    """The file of a ``type:path`` of ours, the first of several; empty for anything else."""
-    found = re.search(rf"\w+:({re.escape(FILES)}[^\s,]+)", map_name)
-    return found.group(1) if found else ""

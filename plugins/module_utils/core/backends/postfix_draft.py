@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .. import marks
 from ..service import Service
 from .base import FileState, Observed, original_path, raw, text_of
-from .postfix import HELD, MAIN, MASTER, UNTOLD, Effective, from_address, is_ip, map_path, sender_keys, system_bundle
+from .postfix import HELD, MAIN, MASTER, UNTOLD, Effective, from_address, system_bundle
 from .postfix_files import (
     CONF,
     CONFIG,
@@ -20,9 +20,12 @@ from .postfix_files import (
     OURS,
     SHARED,
     WRAPPER,
+    is_ip,
     main_cf_values,
+    map_path,
     nexthop,
     rewrite_main_cf,
+    sender_keys,
     tidy,
     transport_entry,
     transports,

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .. import marks
+
+if TYPE_CHECKING:
+    from ..service import Service
 
 FILES = "/etc/postfix/fleetmail-"  # what our lookup tables' names begin with
 CONFIG = ".msmtprc"  # the end of the name of msmtp's configuration for an agent that is a pipe
@@ -167,3 +170,19 @@ def split_nexthop(text: str) -> tuple[str, int]:
     host, port = found.group(1), found.group(2) or "25"
     number = int(port) if port.isdigit() else named.get(port, 0)
     return (host[1:-1] if host.startswith("[") else "MX of " + host), number
+
+
+def sender_keys(service: Service) -> list[str]:
+    """The keys by which sender_dependent_default_transport_maps finds the service's senders (postconf(5))."""
+    return sorted(sender if "@" in sender else "@" + sender for sender in service.senders)
+
+
+def is_ip(host: str) -> bool:
+    """Is the relay given by its address?"""
+    return ":" in host or re.fullmatch(r"[\d.]+", host) is not None
+
+
+def map_path(map_name: str) -> str:
+    """The file of a ``type:path`` of ours, the first of several; empty for anything else."""
+    found = re.search(rf"\w+:({re.escape(FILES)}[^\s,]+)", map_name)
+    return found.group(1) if found else ""

@@ -13,8 +13,8 @@ from .. import marks
 from ..errors import Problem
 from ..service import Service
 from .base import text_of
-from .postfix import MAIN, MASTER, from_address, is_ip, map_path, sender_keys, system_bundle
-from .postfix_files import SHARED, main_cf_values, transports
+from .postfix import MAIN, MASTER, from_address, system_bundle
+from .postfix_files import SHARED, is_ip, main_cf_values, map_path, sender_keys, transports
 
 if TYPE_CHECKING:
     from ..port import Host
