@@ -137,8 +137,9 @@ def test_addresses_as_variables_in_any_order(desk: Desk, server: OAuthServer) ->
 def test_only_the_named_token(desk: Desk, server: OAuthServer) -> None:
     desk.begun(desk.token("default"), desk.token("invoices"))
     first = desk.play(AUTHORIZE, authorize_names="invoices")
-    (url,) = dict.fromkeys(BROWSER.findall(first.out))
-    second = desk.play(AUTHORIZE, authorize_names="invoices", authorize_responses=[server.authorize(url, USER)])
+    urls = list(dict.fromkeys(BROWSER.findall(first.out)))
+    assert len(urls) == 1
+    second = desk.play(AUTHORIZE, authorize_names="invoices", authorize_responses=[server.authorize(urls[0], USER)])
     assert second.code == 0, second.out + second.err
     assert desk.statuses() == {"default": "pending", "invoices": "authorized"}
 
