@@ -54,7 +54,10 @@ class Ansible:
         }
 
     def play(self, password: str, *arguments: str) -> Play:
-        """Run site.yml. The password goes by the environment, as a command line can be read by everybody."""
+        """Run site.yml, and what the arguments name beside it.
+
+        The password goes by the environment, as a command line can be read by everybody.
+        """
         self._record.write_text("")
         # not the script ansible-playbook: its first line may be too long a path for the kernel
         command = [sys.executable, "-m", "ansible", "playbook", "site.yml", *arguments]
@@ -101,14 +104,15 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def trim(output: str, order: tuple[str, ...]) -> list[str]:
-    """What matters of Ansible's output: tasks that did something and the last one, host by host in this order."""
+    """What matters of Ansible's output: tasks that did something and each play's last, host by host in this order."""
     shown = []
-    *tasks, last = re.split(r"(?m)^(?=TASK \[)", output.partition("\nPLAY RECAP")[0])[1:] or [""]
-    for task in (*tasks, last):
-        head, *body = task.split("\n")
-        hosts = dict(_hosts(body))
-        if task is last or any(not lines[-1].startswith("ok") for lines in hosts.values()):
-            shown += [head.rstrip(" *"), *(line for host in order for line in hosts.get(host, ()))]
+    for play in re.split(r"(?m)^(?=PLAY \[)", output):
+        *tasks, last = re.split(r"(?m)^(?=TASK \[)", play.partition("\nPLAY RECAP")[0])[1:] or [""]
+        for task in (*tasks, last):
+            head, *body = task.split("\n")
+            hosts = dict(_hosts(body))
+            if hosts and (task is last or any(not lines[-1].startswith("ok") for lines in hosts.values())):
+                shown += [head.rstrip(" *"), *(line for host in order for line in hosts.get(host, ()))]
     return shown
 
 

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: fleetmail.smtp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The demo: one playbook, three hosts, a relay, and a story in seven steps. Each step is checked as it is told.
+"""The demo: one playbook, three hosts, a relay, and a story in eight steps. Each step is checked as it is told.
 
 Run by `make demo`, or by a Python that has tests/requirements-demo.txt. All that it writes is in .demo.
 """
@@ -9,6 +9,7 @@ Run by `make demo`, or by a Python that has tests/requirements-demo.txt. All tha
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import secrets
 import signal
@@ -30,6 +31,8 @@ from stage import HOSTS, USER, Busy, Stage, digest  # noqa: E402
 WORK = ROOT / ".demo"
 EDITED = "web2"
 DRIFT = {"validate_certs": (False, True), "mode of /etc/msmtprc": ("0644", "0600")}
+REPORTER, FAILED = "localhost", 2  # who writes the report, and what ansible-playbook ends with when a host failed
+REPORT = {"report.html", "report.json", "report.csv", "junit.xml", "fleetmail_report.prom"}
 SENDER, RECIPIENT = "alerts@fleet.example", "oncall@fleet.example"
 
 
@@ -38,7 +41,7 @@ class StoryBroke(Exception):
 
 
 class Story:
-    """The seven steps, in order."""
+    """The eight steps, in order."""
 
     def __init__(self, stage: Stage, relay: Relay, ansible: Ansible, password: str) -> None:
         self.stage, self.relay, self.ansible = stage, relay, ansible
@@ -55,6 +58,7 @@ class Story:
             (self.repair, "Repair it"),
             (self.roll_out_wrong_password, "Roll out a wrong password by mistake"),
             (self.send_a_test_mail, "Send a test mail from every host"),
+            (self.read_the_reports, "Read the report: the whole fleet on one page"),
         )
         for number, (step, title) in enumerate(steps, 1):
             heading(number, title)
@@ -99,13 +103,17 @@ class Story:
 
     def look_for_drift(self) -> None:
         before = self.stage.trees()
-        play = self._play("--check", "--diff")
-        self._succeeded(play)
-        check(play.changed == {EDITED}, f"drift on {names(play.changed)}, not on {EDITED} alone")
+        play = self._play("report.yml", "--check", "--diff")
+        check(play.code == FAILED and play.failed == {REPORTER}, f"the drift check ended with code {play.code}")
+        drifting = play.changed - {REPORTER}
+        check(drifting == {EDITED}, f"drift on {names(drifting)}, not on {EDITED} alone")
         found = {one["field"]: (one["before"], one["after"]) for one in play.results[EDITED]["drift"]}
         check(found == DRIFT, f"the drift is {found}")
         check(self.stage.trees() == before, "looking has changed something")
-        lesson(f"Exactly that, in the words of the form, and only on {EDITED}.")
+        lesson(
+            f"Exactly that, in the words of the form, and only on {EDITED}. The exit code is {FAILED},",
+            "so a nightly job in CI fails, and it leaves a report: see step 8.",
+        )
 
     def repair(self) -> None:
         play = self._play()
@@ -139,9 +147,9 @@ class Story:
 
     def send_a_test_mail(self) -> None:
         self.relay.forget()
-        play = self._play("-e", "@test-send.yml")
+        play = self._play("report.yml", "-e", "@test-send.yml")
         self._succeeded(play)
-        check(not play.changed, f"changed on {names(play.changed)}")
+        check(play.changed == {REPORTER}, f"changed on {names(play.changed)}, not the report alone")
         unsent = {host for host in HOSTS if not play.results[host]["test_send"]["sent"]}
         check(not unsent, f"not sent from {names(unsent)}")
         mails = {str(mail.email["subject"]).split()[-1]: mail for mail in self.relay.messages()}
@@ -156,6 +164,22 @@ class Story:
         block("| " + line for line in received(mails["db1"]))
         lesson("Three mails arrived: encrypted, logged in, from the right sender.")
 
+    def read_the_reports(self) -> None:
+        found, after = self._report("drift-check"), self._report("last-run")
+        for host in HOSTS:
+            status = "drifting" if host == EDITED else "compliant"
+            check(found[host]["status"] == status, f"{host} is reported as {found[host]['status']}, not {status}")
+            check(after[host]["status"] == "compliant", f"{host} is reported as {after[host]['status']} at the end")
+        say("   The drift check of step 4 found:")
+        block(line for host in HOSTS for line in told(host, found[host]))
+        say("   The last run, step 7, found:")
+        block(line for host in HOSTS for line in told(host, after[host]))
+        lesson(
+            "The page has all of it to be filtered and sorted, each host with its difference,",
+            "and when certificates and grants end. It is one file that loads nothing: mail it.",
+            "JSON, CSV, JUnit XML for CI and metrics for Prometheus are beside it.",
+        )
+
     # -- what they are made of
 
     def _play(self, *arguments: str, password: str = "", told: str = "") -> Play:
@@ -163,8 +187,19 @@ class Story:
         play = self.ansible.play(password or self.password, *arguments)
         self.last = play.output
         self._secret(play.output)
-        block(trim(play.output, HOSTS))
+        block(trim(play.output, (*HOSTS, REPORTER)))
         return play
+
+    def _report(self, name: str) -> dict[str, Any]:
+        """The hosts of a report, by name. None of its files may have a password in it."""
+        folder = self.stage.report(name)
+        files = {file.name: file.read_text() for file in folder.iterdir()}
+        check(set(files) == REPORT, f"the report is {', '.join(sorted(files))}")
+        for text in files.values():
+            self._secret(text)
+        hosts = {host["name"]: host for host in json.loads(files["report.json"])["hosts"]}
+        check(set(hosts) == set(HOSTS), f"the report has {names(set(hosts))} only")
+        return hosts
 
     def _secret(self, output: str = "") -> None:
         """Neither what Ansible said nor what we showed may have a password in it."""
@@ -191,6 +226,21 @@ def check(holds: object, otherwise: str) -> None:
 
 def names(hosts: set[str]) -> str:
     return ", ".join(sorted(hosts)) or "no host"
+
+
+def told(host: str, record: dict[str, Any]) -> list[str]:
+    """A host of a report, in lines: its status and what differs, or what was proved."""
+    (service,) = record["services"]
+    proof = service["verification"]
+    sent = ", test mail sent" if (service["test_send"] or {}).get("sent") else ""
+    proved = f"{service['form']['security']}, login proved{sent}, certificate until {proof['tls']['not_after'][:10]}"
+    differs = [f"{one['field']} is {text(one['before'])}, not {text(one['after'])}" for one in service["drift"]]
+    first, *others = differs or [proved]
+    return [f"{host:<5} {record['status']:<10} {first}", *(f"{'':<16} {line}" for line in others)]
+
+
+def text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def received(mail: Message) -> list[str]:
@@ -228,12 +278,17 @@ def task() -> list[str]:
     return [line[4:] for line in lines[start - 1 :]]
 
 
-def conclude(seconds: float) -> None:
+def conclude(seconds: float, stage: Stage) -> None:
     say()
     say(f"Done in {seconds:.0f} s: rolled out and proved, drift found and repaired, a mistake undone,", BOLD)
     say("mail delivered. No password was shown or put on a command line.", BOLD)
-    say("Next: README.md and docs/. Copy demo/site.yml and demo/inventory to begin with.")
-    say("The hosts stay in .demo/hosts to be looked at, until `make clean`.")
+    say()
+    say("The report of the three hosts, to be opened in a browser:")
+    say(f"  with the drift   {stage.page('drift-check').as_uri()}")
+    say(f"  as it is now     {stage.page('last-run').as_uri()}")
+    say()
+    say("Next: README.md and docs/. Copy demo/site.yml, report.yml and inventory to begin with.")
+    say("The report stays in .demo/report and the hosts in .demo/hosts, until `make clean`.")
 
 
 def perform() -> int:
@@ -252,7 +307,7 @@ def perform() -> int:
                 say("All that Ansible said:")
                 print(masked(story.last, story.password, story.wrong))
                 return 1
-    conclude(time.monotonic() - began)
+    conclude(time.monotonic() - began, stage)
     return 0
 
 

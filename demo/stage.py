@@ -50,7 +50,7 @@ class Stage:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise Busy from None
-            self._clear("hosts", "relay", *TEMPORARY)
+            self._clear("hosts", "relay", "report", *TEMPORARY)
             self.tmp.mkdir(mode=0o700)
             tempfile.tempdir = str(self.tmp)
             try:
@@ -87,6 +87,14 @@ class Stage:
 
     def file(self, host: str, path: str = MSMTPRC) -> Path:
         return self.hosts / host / path
+
+    def report(self, name: str) -> Path:
+        """The folder of a report."""
+        return self.work / "report" / name
+
+    def page(self, name: str) -> Path:
+        """The page of a report, for a browser."""
+        return self.report(name) / "report.html"
 
     def trees(self) -> Trees:
         """Everything in the hosts: mode and owner, and of files also their content, time and inode."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -17,12 +18,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
 from driver.checkout import ROOT
+from lab.browser import PROGRAM, why_unavailable
 
-PARTS = ("demo", "plugins", "meta", "tests/driver", "tests/lab", "galaxy.yml")
+PARTS = ("demo", "plugins", "roles", "meta", "tests/driver", "tests/lab", "galaxy.yml")
+REPORT = {"report.html", "report.json", "report.csv", "junit.xml", "fleetmail_report.prom"}
 LIMIT = 300  # seconds; it takes about 15 on an idle machine
 STEPS = [
     "Roll out:",
@@ -32,6 +37,7 @@ STEPS = [
     "Repair it",
     "Roll out a wrong",
     "Send a test",
+    "Read the report:",
 ]
 
 
@@ -142,16 +148,76 @@ def test_tells_its_story_to_the_end(newcomer: Newcomer) -> None:
     assert not newcomer.processes()
 
 
-def test_shows_what_matters_and_no_secret(newcomer: Newcomer) -> None:
-    """In a second run in the same checkout."""
+@pytest.fixture(scope="module")
+def output(newcomer: Newcomer) -> str:
+    """What a second run in the same checkout says."""
     code, output = newcomer.run()
     assert code == 0, output
+    return output
+
+
+def test_shows_what_matters_and_no_secret(newcomer: Newcomer, output: str) -> None:
     assert "-  validate_certs: false\n" in output
     assert "+  mode of /etc/msmtprc: 0600\n" in output
     assert output.count("rolled_back: true") == 3
     assert re.search(r"\| connection  TLSv1\.[23], .*\n.*\| logged in   fleet\n", output)
     assert "| Subject: Test mail from db1\n" in output
     assert newcomer.password() not in output
+
+
+def reported(newcomer: Newcomer, name: str) -> dict[str, dict[str, Any]]:
+    """A report's hosts by name; all of its files are there, and none has the password in it."""
+    folder = newcomer.checkout / ".demo/report" / name
+    texts = {file.name: file.read_text() for file in folder.iterdir()}
+    assert set(texts) == REPORT
+    assert not any(newcomer.password() in text for text in texts.values())
+    return {host["name"]: host for host in json.loads(texts["report.json"])["hosts"]}
+
+
+def test_ends_with_the_report_of_its_hosts(newcomer: Newcomer, output: str) -> None:
+    """With both pages that it names, in a path with a space: what the drift check found, and how it is now."""
+    pages = re.findall(r"(?m)^  .* (file://\S+)$", output)
+    files = [Path(unquote(urlsplit(page).path)) for page in pages]
+    names = ["drift-check", "last-run"]
+    assert files == [newcomer.checkout / ".demo/report" / name / "report.html" for name in names]
+    found, after = (reported(newcomer, name) for name in names)
+
+    assert {host: one["status"] for host, one in found.items()} == {
+        "web1": "compliant", "web2": "drifting", "db1": "compliant",
+    }  # fmt: skip
+    drift = [(one["field"], one["before"], one["after"]) for one in found["web2"]["services"][0]["drift"]]
+    assert drift == [("validate_certs", False, True), ("mode of /etc/msmtprc", "0644", "0600")]
+    assert "web2  drifting   validate_certs is false, not true\n" in output
+    assert "       msg: 'drifting: web2'\n" in output
+
+    assert {one["status"] for one in after.values()} == {"compliant"}
+    assert all(one["services"][0]["test_send"]["sent"] for one in after.values())
+    assert output.count("login proved, test mail sent, certificate until 20") == len(after)
+
+
+@pytest.mark.skipif(bool(why_unavailable()), reason=why_unavailable() or "there is a browser")
+@pytest.mark.usefixtures("output")
+def test_its_page_shows_the_drift_in_a_browser(newcomer: Newcomer) -> None:
+    from playwright.sync_api import sync_playwright
+
+    page_file = newcomer.checkout / ".demo/report/drift-check/report.html"
+    complaints: list[str] = []
+    requests: list[str] = []
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=PROGRAM, chromium_sandbox=False)
+        page = browser.new_page()
+        page.on("console", lambda said: complaints.append(said.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(page_file.as_uri())
+        rows = page.locator("#panel-hosts tbody tr").all_inner_texts()
+        title = page.title()
+        browser.close()
+    assert "the drift check" in title
+    assert [row.split("\t")[:2] for row in rows] == [["web2", "drifting"], ["db1", "compliant"], ["web1", "compliant"]]
+    assert "mode of /etc/msmtprc: 0644 → 0600" in rows[0]
+    assert requests == [page_file.as_uri()]
+    assert not complaints
 
 
 def test_tells_when_a_step_goes_otherwise(newcomer: Newcomer) -> None:
