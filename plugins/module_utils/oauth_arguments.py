@@ -22,6 +22,7 @@ REGISTRATION: dict[str, Any] = {
     "jwt_key_file": {"type": "path", "no_log": False},
     "jwt_subject": {"type": "str"},
     "username": {"type": "str"},
+    "authorized_user": {"type": "str"},
     "redirect_uri": {"type": "str"},
     "ca_file": {"type": "path"},
     "validate_certs": {"type": "bool"},

@@ -225,6 +225,23 @@ def test_another_person_is_an_error_and_nothing_is_kept(desk: Desk, server: OAut
     assert Store(PosixHost(), desk.store).read("default").grant is None
 
 
+def test_a_shared_mailbox_is_reached_by_a_persons_token(desk: Desk, server: OAuthServer) -> None:
+    shared = "support@example.test"
+    begun = desk.good(state="authorized", **desk.client(username=shared, authorized_user=USER))["authorization"]
+    assert f"sign in as {USER}" in begun["instructions"]
+    refused = desk.call(state="authorized", authorization_response=server.authorize(begun["url"], OTHER))
+    assert refused["problems"][0]["option"] == "authorized_user"
+    url = desk.good(state="authorized")["authorization"]["url"]
+    done = desk.good(state="authorized", authorization_response=server.authorize(url, USER))
+    assert (done["token"]["status"], done["token"]["authorized_user"]) == ("authorized", USER)
+    assert done["token"]["authorized_user_verified"]
+    registration = Store(PosixHost(), desk.store).read("default").registration
+    assert registration
+    assert (registration.username, registration.authorized_user) == (shared, USER)
+    gone = desk.call(authorized_user="")
+    assert (gone["failed"], gone["token"]["cause"]) == (True, "other_person")
+
+
 def test_the_address_of_another_authorization_is_refused_and_the_pending_one_stays(desk: Desk) -> None:
     told = desk.good(state="authorized", **desk.client())["authorization"]
     answers = ["http://127.0.0.1:1/?code=abc&state=of-another", "http://127.0.0.1:1/?error=access_denied&state=x"]

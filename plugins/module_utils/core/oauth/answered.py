@@ -23,7 +23,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 60, 3600  # s between the requests of a keeper to a
 
 def authorized(state: TokenState, registration: Registration, reply: Reply, now: int) -> TokenState:
     """A person said yes (or the client's own credentials were good): a new grant in place of the old one."""
-    user, verified = reply.user or registration.username, bool(reply.user and reply.user_verified)
+    user, verified = reply.user or registration.expected_user, bool(reply.user and reply.user_verified)
     grant = HeldGrant(registration.identity, registration.grant, reply.refresh_token, whole(now), user, verified)
     held = renewed(state._replace(pending=None), registration, grant._replace(scope=reply.scope), reply, now)
     return noted(held, now, "authorized", user)

@@ -161,7 +161,7 @@ def resumable(state: TokenState, now: float) -> bool:
 def shown(pending: Pending, registration: Registration | None) -> dict[str, Any]:
     """The contract's ``authorization``: what the person has to do. Nothing in it is secret."""
     data, until = pending.data, iso(pending.expires_at)
-    who = f"sign in as {registration.username}" if registration and registration.username else "sign in"
+    who = f"sign in as {registration.expected_user}" if registration and registration.expected_user else "sign in"
     if data.get("user_code"):
         code = data["user_code"]
         words = f"Open {data['url']} on any machine, {who} and type in {code}, before {until}."
@@ -289,7 +289,7 @@ def _grant(registration: Registration, flow: str = "") -> PersonGrant:
 
 def _asked(registration: Registration) -> list[str]:
     """What an authorization is for: another one has to be begun when that changes."""
-    return [registration.username, *registration.requested_scope]
+    return [registration.expected_user, *registration.requested_scope]
 
 
 def _due_in(pending: Pending, now: float) -> float:

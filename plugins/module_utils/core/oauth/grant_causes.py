@@ -23,9 +23,9 @@ AUTHORIZE = "authorize again: run the playbook fleetmail.smtp.authorize, or smtp
 # fmt: off
 OF_A_GRANT = (
     Cause("other_person", "unauthorized", False,
-          "another account authorized than the one that username names",
-          "sign out in that browser, or open the address in a private window, and sign in as username; or set username "
-          "to the account's own name"),
+          "another account authorized than the one that username (or authorized_user) names",
+          "sign out in that browser, or open the address in a private window, and sign in as that one; or set username "
+          "to the account's own name, or authorized_user where the mailbox is a shared one"),
     Cause("scope_missing", "unauthorized", False,
           "the authorization does not cover all of scope, so mail could not be sent with it",
           AUTHORIZE + ", and leave every box of the consent page ticked; the scope also has to be allowed in the "

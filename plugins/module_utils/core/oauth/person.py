@@ -25,11 +25,11 @@ _TOO_LITTLE = ("sub",)  # cannot prove that it was somebody else
 
 
 def named(reply: Reply, said: Mapping[str, Any], registration: Registration, client: TokenClient) -> Reply:
-    """The reply with the person in it. Raises Refused (other_person) when it is not ``username``.
+    """The reply with the person in it. Raises Refused (other_person) when it is not the one who must have authorized.
 
     Asked are the ID token, then the userinfo endpoint, then introspection, as far as the server has them.
     """
-    wanted = registration.username
+    wanted = registration.expected_user
     for claims in _told(reply, said, registration, client):
         names = _names(claims)
         matching = next((name for name in names.values() if same_mailbox(name, wanted)), "")
@@ -40,7 +40,8 @@ def named(reply: Reply, said: Mapping[str, Any], registration: Registration, cli
             return reply._replace(user=others[0], user_verified=True)
         if others and "@" in wanted:
             detail = f"{others[0]} instead of {wanted}"
-            raise Refused(CAUSES["other_person"], "username", detail=detail)
+            subject = "authorized_user" if registration.authorized_user else "username"
+            raise Refused(CAUSES["other_person"], subject, detail=detail)
     return reply._replace(user=wanted, user_verified=False)
 
 

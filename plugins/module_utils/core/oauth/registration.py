@@ -48,6 +48,7 @@ class Registration(NamedTuple):
     jwt_key_file: str = ""
     jwt_subject: str = ""
     username: str = ""
+    authorized_user: str = ""  # who must have authorized, where it is not username: of a shared mailbox
     redirect_uri: str = ""
     ca_file: str = ""
     validate_certs: bool = True
@@ -127,6 +128,11 @@ class Registration(NamedTuple):
     def person(self) -> bool:
         """Does a person give this grant?"""
         return self.grant in PERSON_GRANTS
+
+    @property
+    def expected_user(self) -> str:
+        """The person who must have authorized."""
+        return (self.authorized_user if self.person else "") or self.username
 
     def effective(self) -> Registration:
         """With the provider's URLs, scope and lifetimes in place of what was not given."""

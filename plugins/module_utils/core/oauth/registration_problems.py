@@ -48,7 +48,7 @@ LIMITS = {
     "keepalive": (0, 3650 * DAY),
     "warn_before": (0, 3650 * DAY),
 }
-_TEXTS = ("client_id", "username", "jwt_subject", "jwt_key_file", "ca_file", "proxy", "redirect_uri")
+_TEXTS = ("client_id", "username", "authorized_user", "jwt_subject", "jwt_key_file", "ca_file", "proxy", "redirect_uri")
 _PROXIES = ("http", "https", "socks5", "socks5h")
 
 

@@ -137,7 +137,8 @@ def _trouble_step(state: TokenState, trouble: Trouble) -> str:
 def _of_grant(state: TokenState, registration: Registration, grant: HeldGrant, now: int) -> Verdict | None:
     """What is wrong with the grant as it was given."""
     name = ""
-    if grant.user_verified and registration.username and grant.user.casefold() != registration.username.casefold():
+    expected = registration.expected_user
+    if grant.user_verified and expected and grant.user.casefold() != expected.casefold():
         name = "other_person"
     elif _missing(state):
         name = "scope_missing"

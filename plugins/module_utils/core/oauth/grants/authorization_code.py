@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from ...service import is_loopback
 from ..answers import Complaint, complaint
 from ..causes import CAUSES
 from ..client import Refused
@@ -46,7 +45,7 @@ class AuthorizationCode(PersonGrant):
             "code_challenge": challenge(verifier),
             "code_challenge_method": "S256",
             "nonce": secrets.token_urlsafe(16) if "openid" in scope else "",
-            "login_hint": registration.username,
+            "login_hint": registration.expected_user,
             "prompt": "consent" if row.consent_for_offline and "offline_access" in scope else "",
             **dict(row.authorization_parameters),
         }
@@ -135,12 +134,10 @@ def challenge(verifier: str) -> str:
 
 
 def _bare_code(answer: str, redirect: str) -> str:
-    """A code alone: only from a page that shows nothing else. The verifier still ties it to this authorization."""
-    if is_loopback(urlsplit(redirect).hostname or ""):
-        detail = f"it begins with {redirect} and has code= and state= in it"
-        raise Refused(CAUSES["answer_incomplete"], ANSWER, detail=detail, sent=False)
+    """A code alone has no state; the verifier ties it to this authorization all the same (RFC 9700 4.5.3.1)."""
     if not answer.isascii() or not answer.isprintable() or " " in answer:
-        raise Refused(CAUSES["answer_incomplete"], ANSWER, detail="that is no code", sent=False)
+        detail = f"that begins with {redirect}, and has the code in it"
+        raise Refused(CAUSES["answer_incomplete"], ANSWER, detail=detail, sent=False)
     return answer
 
 

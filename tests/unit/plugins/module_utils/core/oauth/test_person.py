@@ -51,6 +51,17 @@ def test_another_person(claim: str) -> None:
     assert refused.value.problems[0].option == "username"
 
 
+def test_the_person_of_a_shared_mailbox() -> None:
+    """Nobody signs in as the mailbox itself."""
+    person = "person@example.test"
+    assert judged({"id_token": id_token(email=person)}, authorized_user=person) == (person, True)
+    assert judged({}, authorized_user=person) == (person, False)
+    with pytest.raises(Refused) as refused:
+        judged({"id_token": id_token(email=USER)}, authorized_user=person)
+    assert "fleet@example.test instead of person@example.test" in str(refused.value)
+    assert refused.value.problems[0].option == "authorized_user"
+
+
 @pytest.mark.parametrize(
     "answer",
     [

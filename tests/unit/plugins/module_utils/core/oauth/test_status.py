@@ -185,6 +185,17 @@ def test_another_person() -> None:
     assert seen(STATE._replace(grant=unverified))["status"] == "authorized"
 
 
+def test_the_person_of_a_shared_mailbox() -> None:
+    assert STATE.registration
+    registration = STATE.registration._replace(authorized_user="person@example.test")
+    grant = GRANT._replace(user="Person@example.test")
+    assert seen(STATE._replace(registration=registration, grant=grant))["status"] == "authorized"
+    assert seen(STATE._replace(registration=registration))["cause"] == "other_person"
+    # a grant without a person has none to check
+    alone = registration._replace(grant="client_credentials")
+    assert alone.expected_user == alone.username == USER
+
+
 def test_without_a_refresh_token() -> None:
     told = seen(STATE._replace(grant=GRANT._replace(refresh_token=None)))
     assert (told["status"], told["cause"], told["days_left"]) == ("expiring", "no_refresh_token", None)
