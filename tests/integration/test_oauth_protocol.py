@@ -144,6 +144,21 @@ def test_authorization_code(kind: str, tmp_path: Path, server: OAuthServer) -> N
     assert exchange.fields["code_verifier"]
 
 
+def code_in(address: str) -> str:
+    return parse_qs(urlsplit(address).query)["code"][0]
+
+
+def test_the_code_alone(tmp_path: Path, server: OAuthServer) -> None:
+    """It has no state: it is PKCE by which the server knows that it belongs to another authorization."""
+    machine = Machine(tmp_path / "ours", server, server.public)
+    another = Machine(tmp_path / "theirs", server, server.public)
+    theirs = server.authorize(another.begin()["url"], USER)
+    machine.begin()
+    assert machine.refusal(code_in(theirs)) == "code_refused"
+    assert machine.finish(code_in(server.authorize(machine.begin()["url"], USER)))
+    assert machine.view["status"] == "authorized"
+
+
 def test_by_discovery_alone(tmp_path: Path, server: OAuthServer) -> None:
     """RFC 8414, and who answered is checked (RFC 9207): this server always says."""
     machine = Machine(
