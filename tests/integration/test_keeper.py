@@ -25,7 +25,8 @@ from lab.error_server import ErrorServer
 from lab.oauth_server import OAuthServer, why_unavailable
 from lab.token_host import USER, TokenHost, program
 
-from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth import keeper
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth import authorization, keeper
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.client import TokenClient
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.status import STATUSES
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.redaction import base64_forms, forms
 
@@ -83,6 +84,25 @@ def test_a_token_through_its_life(host: TokenHost, server: OAuthServer) -> None:
     assert host.keeper("status", "default").returncode == 2
     host.authorize()
     assert host.keeper("status").returncode == 0
+
+
+def test_a_code_that_a_person_types_in_needs_no_further_task(host: TokenHost, server: OAuthServer) -> None:
+    """The keeper as it is installed completes what a task began, and gives the reader its token."""
+    reader = host.consumer()
+    device = {"grant": "device_code", "device_authorization_url": server.device_authorization_url}
+    host.declare(client=server.device, **device)
+    authorization.begin(host.store, "default", lambda registration: TokenClient(registration, host.store.host))
+    pending = host.state().pending
+    assert pending
+    time.sleep(max(0.0, pending.data["next_poll"] - time.time()) + 1)
+    said = host.keeper("tick")
+    assert (said.returncode, "pending" in said.stdout, reader.exists()) == (1, True, False)
+    server.approve_device(pending.data["user_code"], USER)
+    time.sleep(pending.data["interval"] + 1)
+    said = host.keeper("tick")
+    assert (said.returncode, said.stdout.endswith("; refreshed\n")) == (0, True)
+    assert reader.read_text() == host.access_token() + "\n"
+    assert len(server.exchanges(endpoint="token")) == 2
 
 
 def test_many_tokens_and_one_that_is_broken(host: TokenHost) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Callable, NoReturn, TextIO
 from ..errors import FleetmailError, HostError, Problem, unforeseen
 from ..posix_host import PosixHost
 from . import keeper_report as report
-from .renewal import is_valid, settled
+from .renewal import is_valid, poll_due, settled
 from .status import view
 from .store import STORE, Store
 from .tokens import ensure
@@ -161,11 +161,26 @@ class _Keeper:
 
     def _ticked(self, name: str) -> report.Row:
         try:
-            return self._row(self._ensured(name, patient=True))
+            return self._row(self._polled(self._ensured(name, patient=True)))
         except FleetmailError as error:
             return self._failed(name, error)
         except Exception as error:  # one token's trouble is not the others'
             return self._failed(name, unforeseen(error))
+
+    def _polled(self, outcome: Outcome) -> Outcome:
+        """With the authorization completed whose code a person has typed in meanwhile."""
+        state = outcome.state
+        if not poll_due(state, self.now()):
+            return outcome
+        from .authorization import finish
+        from .client import Refused
+
+        try:
+            done = finish(self.store, state.name, "", self._client, self.now)
+        except Refused:  # it is written down
+            return outcome._replace(state=self.store.read(state.name), changed=True)
+        changed, warnings = outcome.changed or done.refreshed, (*outcome.warnings, *done.warnings)
+        return done._replace(changed=changed, refreshed=outcome.refreshed or done.refreshed, warnings=warnings)
 
     def _seen(self, name: str) -> report.Row:
         try:

@@ -88,6 +88,14 @@ def waits(state: TokenState, now: int) -> bool:
     return trouble.at - SLACK <= now < trouble.retry_at
 
 
+def poll_due(state: TokenState, now: float) -> bool:
+    """Is it time to ask the server whether the person has said yes, in a flow that asks (or to see that it is over)?"""
+    pending, registration = state.pending, state.registration
+    if pending is None or registration is None or pending.identity not in registration.identities:
+        return False
+    return "next_poll" in pending.data and now >= min(pending.data["next_poll"], pending.expires_at)
+
+
 # -- what becomes of it ----------------------------------------------------------------------------------------------
 
 
