@@ -49,10 +49,11 @@ class Reader:
         assert done.returncode == 0, done.stderr
 
     def plays(self, name: str, *arguments: str, ends: int = 0) -> str:
+        """Run a playbook; all that it says, warnings last. Raises AssertionError when it ends otherwise."""
         done = self._run("ansible-playbook", "-i", "hosts", name, *arguments)
         assert done.returncode == ends, done.stdout + done.stderr
         self._tells_no_secret(done.stdout + done.stderr)
-        return done.stdout
+        return done.stdout + done.stderr
 
     def plays_beside(
         self, act: Callable[[str], str | None], name: str, *arguments: str, terminal: bool = True, ends: int = 0

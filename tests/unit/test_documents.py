@@ -20,7 +20,11 @@ from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends.regis
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.dialogue import Failure
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.declared import WORDS
 
-SENTENCES = documents.sentences("guide_refusals")
+SENTENCES = [
+    (guide, name, sentence)
+    for guide in ("guide_refusals", "guide_microsoft365", "guide_google")
+    for name, sentence in documents.sentences(guide).items()
+]
 ROWS = {row.key: row for row in advice.TABLE}
 SAID = re.compile(r' \(the relay said: "(.*)"\)\.\Z')
 FACTS = dict.fromkeys(re.findall(r"\{(\w+)\}", " ".join(row.advice for row in advice.TABLE)), "something")
@@ -42,9 +46,9 @@ def pattern(sentence: str) -> str:
     return plain.format_map(Anything())
 
 
-@pytest.mark.parametrize("name", SENTENCES)
-def test_a_refusal_is_told_in_the_words_of_the_table(name: str) -> None:
-    row, sentence = ROWS[name], SENTENCES[name]
+@pytest.mark.parametrize(("guide", "name", "sentence"), SENTENCES, ids=[" ".join(one[:2]) for one in SENTENCES])
+def test_a_refusal_is_told_in_the_words_of_the_table(guide: str, name: str, sentence: str) -> None:
+    row = ROWS[name]
     said = SAID.search(sentence)
     assert (row.cause == "reply") == bool(said)
     if said:
