@@ -69,6 +69,8 @@ def finish(store: Store, name: str, answer: str, client_of: ClientOf, now: Clock
 
     def make(state: TokenState, at: int, registration: Registration, client: TokenClient) -> TokenState:
         pending = state.pending
+        if pending is None and seen.pending is not None and not answer:
+            return state  # while we waited for the lock somebody else had the server's answer
         if pending is None or pending.identity not in registration.identities:
             raise Refused(CAUSES["nothing_pending"], ANSWER if answer else "state", sent=False)
         began = time.monotonic()
@@ -100,15 +102,20 @@ def wait(
     The lock is free between polls, and what is kept says when the next one may be, so that others can go on.
     Raises as ``finish``.
     """
-    end = time.monotonic() + seconds
+    end, slept = time.monotonic() + seconds, False
     while True:
         state = store.read(name)
+        if slept and state.pending is None:
+            return Outcome(state)  # the keeper, or another task, had the server's answer
         pause = _due_in(state.pending, now()) if state.pending else 0.0
         left = end - time.monotonic()
         if pause > max(left, 0):
             sleep(max(left, 0))
             return Outcome(store.read(name))
-        sleep(pause)
+        if pause:
+            sleep(pause)
+            slept = True
+            continue
         outcome = finish(store, name, "", client_of, now)
         if outcome.refreshed or outcome.state.pending is None or time.monotonic() >= end:
             return outcome

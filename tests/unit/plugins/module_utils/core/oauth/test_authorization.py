@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -323,6 +325,39 @@ def test_waiting_keeps_the_servers_pace(device: Bench) -> None:
     pending, slow = error("authorization_pending"), error("slow_down")
     assert device.wait(600, pending, pending, slow, pending, slow, pending, said(**GRANTED)).refreshed
     assert [round(pause) for pause in device.slept if pause] == [5, 5, 10, 10, 15, 15]
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"), [(said(**GRANTED), "authorized"), (error("access_denied"), "unauthorized")]
+)
+def test_somebody_else_gets_the_answer_while_we_wait(device: Bench, answer: Any, status: str) -> None:
+    """The keeper, or another task."""
+    waits = device.sleep
+
+    def sleep(seconds: float) -> None:
+        waits(seconds)
+        with contextlib.suppress(Refused):
+            device.finish("", answer)
+
+    device.sleep = sleep  # type: ignore[method-assign]
+    outcome = device.wait(60, error("authorization_pending"))
+    assert (outcome.state.pending, outcome.refreshed) == (None, False)
+    assert device.status == status
+    assert len(device.script.calls) == 1
+
+
+def test_polls_at_once_are_one(device: Bench) -> None:
+    device.script = Script(said(**GRANTED))
+    ends: list[bool] = []
+    threads = [threading.Thread(target=lambda: ends.append(device.finish("").refreshed)) for _each in range(4)]
+    with device.store.locked("default"):
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)
+    for thread in threads:
+        thread.join()
+    assert sorted(ends) == [False, False, False, True]
+    assert len(device.script.calls) == 1
 
 
 def test_slow_down_is_kept_for_the_next_task(device: Bench) -> None:
