@@ -65,6 +65,9 @@ def refused(state: TokenState, registration: Registration, error: Refused, now: 
     state = _troubled(state, registration, trouble._replace(next_step=cause.next_step), error.retry_after or 0, now)
     if cause.definite:
         return set_aside(state, cause.name, now)
+    if grant and grant.refresh_token and error.refresh_token:
+        grant = grant._replace(refresh_token=error.refresh_token, refreshed_at=whole(now))
+        return state._replace(grant=grant._replace(refresh_expires_at=0, refresh_life=0))
     if error.sent and not error.error and error.http_status < 300:  # no answer, or none that makes sense
         return state._replace(lost_answer_at=whole(now))  # it may have been carried out all the same
     return state

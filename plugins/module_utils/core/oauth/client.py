@@ -49,6 +49,7 @@ class Refused(FleetmailError):
 
     ``subject`` is the option (or file) it is about. ``sent``: the request may have reached the server, which may have
     acted on it. ``retry_after``: seconds that the server asks to be left alone, None when it did not say.
+    ``refresh_token``: what an answer that is of no use had all the same; the one that was sent may be spent.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Refused(FleetmailError):
         http_status: int = 0,
         retry_after: int | None = None,
         sent: bool = True,
+        refresh_token: Secret | None = None,
     ) -> None:
         words = ": ".join(part for part in (error, description) if part) or detail
         found = Problem(subject, cause.summary + (f" ({words})" if words else ""), cause.next_step)
@@ -76,6 +78,7 @@ class Refused(FleetmailError):
         self.http_status = http_status
         self.retry_after = retry_after
         self.sent = sent
+        self.refresh_token = refresh_token
 
 
 class TokenClient:
@@ -114,11 +117,15 @@ class TokenClient:
     def ask(self, form: Mapping[str, str]) -> dict[str, Any]:
         """POST to the token endpoint as this client; gives the answer, which has an access token. Raises Refused."""
         said = self.post("token_url", form)
+        kind, cause, detail = said.get("token_type", "bearer"), "", ""
         if not answers.token_text(said.get("access_token")):
-            raise Refused(CAUSES["not_oauth"], "token_url", detail="the answer has no access_token", http_status=200)
-        kind = said.get("token_type", "bearer")
-        if not isinstance(kind, str) or kind.lower() != "bearer":
-            raise Refused(CAUSES["token_type"], "token_url", detail=f"token_type {kind!r}"[:80], http_status=200)
+            cause, detail = "not_oauth", "the answer has no access_token"
+        elif not isinstance(kind, str) or kind.lower() != "bearer":
+            cause, detail = "token_type", f"token_type {kind!r}"[:80]
+        if cause:
+            new = answers.token_text(said.get("refresh_token"))
+            kept = Secret(new) if new else None
+            raise Refused(CAUSES[cause], "token_url", detail=detail, http_status=200, refresh_token=kept)
         return said
 
     def post(self, option: str, form: Mapping[str, str]) -> dict[str, Any]:

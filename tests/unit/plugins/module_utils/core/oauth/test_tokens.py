@@ -340,7 +340,9 @@ def test_a_corrected_registration_is_tried_at_once(one: Held, server: ErrorServe
     assert one.view["status"] == "authorized"
 
 
-@pytest.mark.parametrize("fate", [deed("close", carried_out=True), truncated(), amended(token_type="mac")])
+@pytest.mark.parametrize(
+    "fate", [deed("close", carried_out=True), truncated(), amended("access_token", "refresh_token")]
+)
 def test_an_answer_that_got_lost_on_its_way_is_told(one: Held, server: ErrorServer, fate: Any) -> None:
     server.script(fate, oauth_error("invalid_grant"))
     one.wait(seconds=3300)
@@ -349,6 +351,25 @@ def test_an_answer_that_got_lost_on_its_way_is_told(one: Held, server: ErrorServ
     one.ensure()
     assert one.view["status"] == "revoked"
     assert "interrupted on 2026-11-24T06:55:00Z before it had the server's answer" in one.view["next_step"]
+
+
+@pytest.mark.parametrize("answer", [amended(token_type="DPoP"), amended("access_token")])
+def test_an_answer_that_cannot_be_used_has_a_refresh_token_that_can(
+    one: Held, server: ErrorServer, answer: Any
+) -> None:
+    """The old one is spent: who asked with it again would end the grant."""
+    old = refresh_token(one)
+    server.script(answer)
+    one.wait(seconds=3300)
+    assert not one.ensure().refreshed
+    assert one.view["status"] in ("unreachable", "misconfigured")
+    new = refresh_token(one)
+    assert new != old
+    assert one.state.lost_answer_at == 0
+    assert access_token(one) == "first-access-token"
+    assert one.ensure().refreshed
+    assert server.requests("token")[-1].form["refresh_token"] == new
+    assert one.view["status"] == "authorized"
 
 
 def test_without_a_registration_nothing_is_asked(one: Held) -> None:
