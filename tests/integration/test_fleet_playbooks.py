@@ -43,7 +43,7 @@ FORM: dict[str, Any] = {
 }
 SOFTWARE = {"web1": "postfix", "web2": "exim", "web3": "msmtp", "web4": "postfix"}
 HELD = ("etc/postfix", "etc/exim4", "etc/msmtprc", "var/lib/fleetmail")
-PLAYBOOKS = ("rollout", "drift", "audit")
+PLAYBOOKS = ("rollout", "drift", "audit", "migrate_to_oauth")
 HERE = Path(sys.executable).parents[1]
 
 
@@ -265,7 +265,7 @@ def test_the_guide(fleet: Fleet, tmp_path: Path) -> None:
         for language, text in documents.blocks("guide_fleet")
         if language == "console" and (words := shlex.split(text)[1:])[0] == "ansible-playbook"
     }
-    assert list(commands) == ["audit", "rollout", "drift"]
+    assert list(commands) == ["audit", "rollout", "drift", "migrate_to_oauth"]
 
     def plays(name: str, *more: str, ends: int = 0) -> str:
         return reader.plays(*commands[name], *more, ends=ends)
@@ -282,6 +282,9 @@ def test_the_guide(fleet: Fleet, tmp_path: Path) -> None:
     plays("drift")
     plays("drift", "-e", '{"drift_fail_on": ["drifting", "failed"]}')
     assert (reader.folder / "fleetmail-report/junit.xml").exists()
+
+    # nobody has authorized the client, so nothing is switched; that it is with a grant see test_migrate_playbook.py
+    assert "web1: password -> password (" in plays("migrate_to_oauth", "--check", ends=2)
 
 
 def test_every_variable_is_documented_where_it_is_used_and_in_the_guide() -> None:
