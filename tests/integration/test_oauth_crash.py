@@ -18,6 +18,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -118,6 +119,17 @@ def good_refresh_tokens(host: TokenHost) -> set[str]:
     return {word for word, known in found.items() if known and known["kind"] == "refresh_token" and known["usable"]}
 
 
+def settle(host: TokenHost) -> None:
+    """Wait until the server is done with what reached it before the kill: until then it may still rotate."""
+    assert host.server
+    seen: list[int] = []
+    for _turn in range(50):
+        time.sleep(0.2)
+        before, seen = seen, [one.status for one in host.server.exchanges()]
+        if seen == before and 0 not in seen:
+            return
+
+
 def wide_files(host: TokenHost) -> list[str]:
     """What others can read."""
     return [
@@ -138,6 +150,7 @@ def crash(host: TokenHost, point: int) -> bool:
     assert (host.tokens / "default.exim").read_text() in {f"access_token={token}\n" for token in either}, (
         f"point {point}"
     )
+    settle(host)
     can_survive = bool(good_refresh_tokens(host))
     said = host.keeper("tick")
     assert "Traceback" not in said.stderr, f"point {point}"
