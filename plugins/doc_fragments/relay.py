@@ -38,8 +38,8 @@ options:
       - V(none) is for a relay that knows the host by its address. It is the default because there are no credentials
         by default.
       - V(password) is SASL PLAIN or LOGIN. It needs O(username) and O(password).
-      - V(oauth) is an access token by SASL XOAUTH2 or OAUTHBEARER. M(fleetmail.smtp.smtp_probe) can use one. No mail
-        software is given one in this version, M(fleetmail.smtp.smtp_service) refuses it.
+      - V(oauth) is an access token by SASL XOAUTH2 or OAUTHBEARER. It needs O(username). M(fleetmail.smtp.smtp_probe)
+        takes the token, M(fleetmail.smtp.smtp_service) has the software read the one of the store.
     type: str
     choices: [none, password, oauth]
     default: none

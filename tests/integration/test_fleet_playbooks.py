@@ -124,8 +124,10 @@ def set_up_by_hand(fleet: Fleet) -> None:
     """As somebody did years ago: a relay without TLS, a password for everybody, and one that forgot all of it."""
     web1, web3 = fleet.hosts["web1"], fleet.hosts["web3"]
     web1.write("/etc/postfix/sasl_passwd", f"[{RELAY_NAME}]:587 fleet:{PASSWORD}\n", 0o644)
-    settings = ["relayhost=[relay.example.test]:587", "smtp_sasl_auth_enable=yes", "smtp_tls_security_level=may",
-        "smtp_sasl_password_maps=hash:/etc/postfix/sasl_passwd", "smtp_sasl_security_options=noanonymous"]  # fmt: skip
+    settings = [
+        *("relayhost=[relay.example.test]:587", "smtp_sasl_auth_enable=yes", "smtp_tls_security_level=may"),
+        *("smtp_sasl_password_maps=hash:/etc/postfix/sasl_passwd", "smtp_sasl_security_options=noanonymous"),
+    ]
     web1.run(["postconf", "-e", *settings])
     web1.run(["postmap", "/etc/postfix/sasl_passwd"])
     text = f"account default\nhost {RELAY_NAME}\nport 587\nauth plain\nuser fleet\npassword {PASSWORD}\ntls off\n"
