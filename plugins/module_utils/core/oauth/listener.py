@@ -117,6 +117,7 @@ class Listener:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 64  # with the usual 5, one of a burst of connections waits a second for its next try
     allow_reuse_address = True
 
     def __init__(self, address: tuple[str, int], listener: Listener) -> None:

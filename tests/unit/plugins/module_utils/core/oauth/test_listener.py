@@ -134,6 +134,18 @@ def test_a_connection_that_says_nothing_holds_nobody_up() -> None:
         assert flow.get("/done")[0].status == 200
 
 
+def test_many_connections_hold_nobody_up() -> None:
+    with Flow().running() as flow, contextlib.ExitStack() as held:
+        slowest = 0.0
+        for _each in range(60):
+            began = time.monotonic()
+            held.enter_context(socket.create_connection(("127.0.0.1", flow.port)))
+            slowest = max(slowest, time.monotonic() - began)
+        flow.get("/back?code=x&state=y")
+        assert flow.get("/done")[0].status == 200
+    assert slowest < 0.9, "a connection that finds the queue full is tried again after a second"
+
+
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     with Flow().running() as flow:
         flow.get("/back?code=c0de&state=y")
