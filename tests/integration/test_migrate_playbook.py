@@ -103,8 +103,10 @@ def give(site: Site, name: str) -> None:
     """A person says yes, by the playbook for it, before the host is switched."""
     token = {"name": "default", "username": USER, "ca_file": CA_FILE, **site.service()}
     begun = site.play("authorize", authorize_hosts=name, authorize_tokens=[token])
-    (url,) = dict.fromkeys(re.findall(rf"(https://{AUTH_NAME}[^\s\"',]*/auth\?[^\s\"',]+)", begun.out))
-    ended = site.play("authorize", authorize_hosts=name, authorize_responses=[site.server.authorize(url, USER)])
+    found = re.search(rf"(https://{AUTH_NAME}[^\s\"',]*/auth\?[^\s\"',]+)", begun.out)
+    assert found, begun.out
+    answer = site.server.authorize(found.group(1), USER)
+    ended = site.play("authorize", authorize_hosts=name, authorize_responses=[answer])
     assert ended.code == 0, ended.out + ended.err
 
 

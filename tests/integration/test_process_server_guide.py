@@ -48,10 +48,10 @@ except (OSError, smtplib.SMTPException) as refusal:
 """
 
 
-def application_sends(host: Tree, /, ends: int = 0, **form: object) -> str:
+def application_sends(machine: Tree, ends: int = 0, **form: object) -> str:
     """The application on this host sends a mail, as its form says; what it has to tell."""
     command = ["python3", "-c", APPLICATION, json.dumps({**FORM, **form})]
-    done = host.run(command, user="user", check=False)
+    done = machine.run(command, user="user", check=False)
     assert done.returncode == ends, done.stdout + done.stderr
     return done.stdout.decode()
 
