@@ -359,6 +359,7 @@ def test_the_readme(tmp_path: Path) -> None:
         reader.copies("README.md")
         reader.plays("oauth.yml")
         submit(host)
+        host.wait_for_log("status=deferred", PATIENCE)
         granted = made.server.grant_for(USER, f"{MICROSOFT_SCOPE} offline_access")  # its second command is above
         authorize(host, granted["access_token"], refresh=granted["refresh_token"])
         assert made.relay.wait_for_message(PATIENCE).auth_user == USER.encode()
