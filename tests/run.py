@@ -25,8 +25,7 @@ from lab.layers import why_unavailable
 ROOT = checkout.ROOT
 TESTS = ROOT / "tests"
 ON_TWO = "--numprocesses=2"
-# Hosts of different files know nothing of each other. One more than there are cores: much of it is waiting.
-SPREAD = ("--numprocesses=3", "--dist=loadfile")
+SPREAD = (ON_TWO, "--dist=loadfile")  # hosts of different files know nothing of each other
 LEFT_BY_TOOLS = (".ansible", ".demo", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache")
 
 
