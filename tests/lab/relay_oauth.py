@@ -31,13 +31,13 @@ passdb {
 """
 # Without the two lines about "active" a token that the server calls inactive is a temporary failure.
 _OAUTH2_CONF = """
-introspection_url = URL
+introspection_url = {url}
 introspection_mode = post
 force_introspection = yes
 username_attribute = username
 active_attribute = active
 active_value = true
-tls_ca_cert_file = CA
+tls_ca_cert_file = {ca_file}
 """
 
 
@@ -71,7 +71,7 @@ class OAuthRelay(PostfixRelay):
         self.write("/etc/dovecot/oauth-ca.pem", ca_file)
         who = f"{quote(self._server.relay.client_id)}:{quote(self._server.relay.client_secret)}@"
         url = self._server.introspection_url.replace("://", f"://{who}")
-        text = _OAUTH2_CONF.replace("URL", url).replace("CA", "/etc/dovecot/oauth-ca.pem")
+        text = _OAUTH2_CONF.format(url=url, ca_file="/etc/dovecot/oauth-ca.pem")  # at once: a secret may hold any word
         self.write("/etc/dovecot/oauth2.conf", text + (f"scope = {self._scope}\n" if self._scope else ""), mode=0o600)
         main = self.read("/etc/postfix/main.cf").decode()
         limit = "\nline_length_limit = "  # not the one of SASL responses
