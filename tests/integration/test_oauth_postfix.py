@@ -10,6 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,7 @@ def test_it_is_planned_made_kept_and_taken_back(host: Machine) -> None:
     assert host.drift(SERVICE) == {}
     assert not host.enforce(SERVICE)["changed"]
     pipe = host.shell("postconf -M fleetmail-default.a/unix")
-    assert re.search(rf"unix - +n +n +- +4 +pipe flags=q user={ACCOUNT} null_sender= argv=/bin/sh -c ", pipe)
+    assert re.search(rf"unix - +n +n +- +3 +pipe flags=q user={ACCOUNT} null_sender= argv=/bin/sh -c ", pipe)
     way = f"fleetmail-default.a:[{RELAY_NAME}]:587"
     expected = {"default_transport": way, "relay_transport": way}
     expected.update({"fleetmail-default.a_destination_recipient_limit": "1", "fleetmail-default.a_time_limit": "2h"})
@@ -309,6 +310,20 @@ def test_a_slow_relay_is_no_reason_to_bounce(piped: Machine) -> None:
     assert piped.enforce(SERVICE)["changed"]
     piped.shell("postqueue -f")
     piped.relay.wait_for_message(count=2)
+
+
+def test_no_more_deliveries_are_on_their_way_than_exchange_online_takes(piped: Machine) -> None:
+    slow, steps = "/usr/local/bin/msmtp", "/var/tmp/deliveries"
+    piped.tree.write(steps, "", 0o666)
+    piped.tree.write(
+        slow, f'#!/bin/sh\necho 1 >>{steps}\nsleep 0.5\necho -1 >>{steps}\nexec /usr/bin/msmtp "$@"\n', 0o755
+    )
+    try:
+        piped.send("app@elsewhere.example", *(f"r{number}@{number % 2}.example.org" for number in range(8)))
+        piped.relay.wait_for_message(count=8)
+        assert max(accumulate(map(int, piped.tree.read(steps).split()))) == 3
+    finally:
+        piped.shell(f"rm {slow} {steps}")
 
 
 def test_the_relays_words_may_be_any(piped: Machine) -> None:

@@ -42,7 +42,8 @@ UNTOLD = {
     "default_transport": "enabled", "smtp_tls_policy_maps": "security", "smtp_tls_secure_cert_match": "security",
     "smtp_tls_servername": "host", "smtp_sasl_security_options": "auth_type",
     "smtp_sasl_tls_security_options": "auth_type", "smtp_sasl_tls_verified_security_options": "auth_type",
-    "smtp_sasl_mechanism_filter": "auth_type", "smtp_helo_timeout": "timeout", "mydestination": "",
+    "smtp_sasl_mechanism_filter": "auth_type", "smtp_destination_concurrency_limit": "auth_type",
+    "smtp_helo_timeout": "timeout", "mydestination": "",
     "smtp_host_lookup": "host", "smtp_generic_maps": "from_address",
     "inet_interfaces": "",
 }  # fmt: skip
@@ -112,6 +113,7 @@ class Postfix(Backend):
             "auto|pipe|sasl-xoauth2",
         ),
         "oauth_mechanism": Option(str, "xoauth2", "xoauth2, or oauthbearer (with a pipe only)", "xoauth2|oauthbearer"),
+        "oauth_connections": Option(int, 3, "with oauth: connections to the relay at once, 1 to 999", r"[1-9]\d{0,2}"),
     }
     uses_account = False  # does what was drafted last need ACCOUNT?
 

@@ -68,6 +68,7 @@ class Draft:
         self.hop = nexthop(service.host, service.port) if service and service.host else ""
         self.pipe: Pipe | None = None
         self.plugin: Plugin | None = None
+        self.connections = str(backend.option("oauth_connections"))
         if service is not None and self.hop and service.auth_type == "oauth":
             from . import postfix_oauth
 
@@ -98,6 +99,7 @@ class Draft:
                 self.observed.faults += self.pipe.strays(self.host, self.found.agent)
             ours = self._settings(self.service, password) if self.own_agent else self._own_parameters(slot, password)
             self._tell_strays({} if self.pipe and self.found.agent.startswith(OURS) else ours)
+            self._tell_limit()
         kept = {path for state in states for path in (state.path, state.path + state.built)}
         return states + [state for state in self._leftovers() if state.path not in kept]
 
@@ -115,6 +117,12 @@ class Draft:
             follows = field and (key not in block or field in ("enabled", "host", "timeout"))
             if not follows or form.get(field) == getattr(self.service, field):
                 self.observed.faults.append((key, found[key], wanted[key]))
+
+    def _tell_limit(self) -> None:
+        """Tell of another number of connections than is wanted: a column of master.cf, where the agent is ours."""
+        agent = self.observed.detail["agents"].get(self.found.agent)
+        if agent and agent.name.startswith(OURS) and (self.pipe or self.plugin) and agent.maxproc != self.connections:
+            self.observed.faults.append((f"maxproc of {agent.name}", agent.maxproc, self.connections))
 
     # -- slots: a new generation is written beside the one in use ------------------------------------------------------
 
@@ -241,7 +249,8 @@ class Draft:
             return ""
         smtp = self.observed.detail["agents"].get("smtp")
         password = next((state.path for state in self._password_map(slot)), None)
-        return transport_entry(self._agent(slot), smtp.chroot if smtp else "-", self._settings(service, password))
+        chroot, maxproc = smtp.chroot if smtp else "-", self.connections if self.plugin else "-"
+        return transport_entry(self._agent(slot), chroot, maxproc, self._settings(service, password))
 
     def _main_state(self, slot: str, password: str | None, routes: Map | None) -> FileState:
         wanted = self._own_parameters(slot, password)
@@ -281,6 +290,8 @@ class Draft:
             wanted = {"default_transport": way, "relay_transport": way, **ways}
         elif self.hop:
             wanted = {"relayhost": self.hop, **wanted, **self._settings(self.service, password)}
+            if self.plugin:
+                wanted["smtp_destination_concurrency_limit"] = self.connections
         deferred = _names(self.theirs.get("defer_transports", ""))
         if self.service.enabled and set(deferred) & set(SHARED_AGENTS):
             wanted["defer_transports"] = ", ".join(name for name in deferred if name not in SHARED_AGENTS)

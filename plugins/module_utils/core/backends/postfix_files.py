@@ -112,10 +112,11 @@ def tidy(text: str) -> str:
 
 
 class Transport(NamedTuple):
-    """A delivery agent of master.cf: its name, chroot column, ``-o`` settings and command, on one line."""
+    """A delivery agent of master.cf: its name, two columns, ``-o`` settings and command, on one line."""
 
     name: str
     chroot: str
+    maxproc: str
     settings: dict[str, str]
     command: str
 
@@ -125,7 +126,9 @@ def transports(text: str) -> Iterator[Transport]:
     for entry in entries(text):
         columns = entry.text.split(None, 7)
         if len(columns) == 8 and columns[1] == "unix":
-            yield Transport(columns[0], columns[4], dict(_settings(columns[7])), " ".join(columns[7].split()))
+            yield Transport(
+                columns[0], columns[4], columns[6], dict(_settings(columns[7])), " ".join(columns[7].split())
+            )
 
 
 def _settings(command: str) -> Iterator[tuple[str, str]]:
@@ -135,9 +138,9 @@ def _settings(command: str) -> Iterator[tuple[str, str]]:
             yield name.strip(), words(value)
 
 
-def transport_entry(name: str, chroot: str, settings: Mapping[str, str]) -> str:
+def transport_entry(name: str, chroot: str, maxproc: str, settings: Mapping[str, str]) -> str:
     """A master.cf entry for an SMTP client with settings of its own (master(5); braces since Postfix 3.0)."""
-    lines = [f"{name} unix - - {chroot} - - smtp\n", "  -o syslog_name=postfix/$service_name\n"]
+    lines = [f"{name} unix - - {chroot} - {maxproc} smtp\n", "  -o syslog_name=postfix/$service_name\n"]
     lines += [f"  -o {{ {key} = {value} }}\n" for key, value in settings.items()]
     return "".join(lines)
 

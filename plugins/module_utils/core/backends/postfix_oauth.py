@@ -42,7 +42,7 @@ def way(backend: Postfix, service: Service) -> Pipe | Plugin:
     path = backend.token_path(service.name)
     if chosen(backend) == PLUGIN:
         return Plugin(backend.host, service, backend.values(text_of(backend.host, MAIN)), path)
-    return Pipe(service, backend.option("oauth_mechanism"), path)
+    return Pipe(service, backend.option("oauth_mechanism"), path, backend.option("oauth_connections"))
 
 
 def ways(backend: Postfix, service: Service) -> tuple[Pipe | None, Plugin | None]:

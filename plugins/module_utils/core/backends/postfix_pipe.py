@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 COMMENT = "Postfix to msmtp (fleetmail.smtp)"  # tells an account that we made from one that was there
 IN_A_GROUP = " in a group of others"  # that was there before the account was
-AT_ONCE = 4  # deliveries; the others wait for their turn
 TIME_LIMIT = "2h"  # more than the wrapper gives msmtp: what pipe(8) itself puts an end to bounces
 
 # a status that pipe(8) does not know bounces, and so would a wrapper that is missing or was killed: those have to wait
@@ -127,8 +126,9 @@ class Pipe:
     format = "plain"
     group = ACCOUNT
 
-    def __init__(self, service: Service, mechanism: str, token_path: str) -> None:
+    def __init__(self, service: Service, mechanism: str, token_path: str, connections: int) -> None:
         self.service, self.mechanism, self.token_path = service, mechanism, token_path
+        self.connections = connections
 
     def states(self, slot: str) -> list[FileState]:
         """What the transport needs, before the transport itself."""
@@ -166,8 +166,12 @@ class Pipe:
         return [(f"content of {path}", "(differs)", "(managed)")] if differs else []
 
     def entry(self, agent: str, slot: str) -> str:
-        """The transport (pipe(8), master(5)). The empty sender of bounces stays empty."""
-        columns = f"{agent} unix - n n - {AT_ONCE} pipe\n"
+        """The transport (pipe(8), master(5)). The empty sender of bounces stays empty.
+
+        Its process limit is the one on deliveries at once: with one recipient a delivery the queue manager's own would
+        be on each recipient (postconf(5), default_destination_recipient_limit).
+        """
+        columns = f"{agent} unix - n n - {self.connections} pipe\n"
         who = f"  flags=q user={ACCOUNT} null_sender=\n"
         arguments = f"  {WRAPPER} {self.config_path(slot)} ${{sender}} ${{recipient}}\n"
         return f"{columns}{who}  argv=/bin/sh -c {{{_GUARD}}}\n{arguments}"

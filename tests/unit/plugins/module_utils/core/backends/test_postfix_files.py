@@ -118,7 +118,7 @@ SETTINGS = st.dictionaries(
 
 @given(SETTINGS, st.sampled_from("yn-"))
 def test_an_agent_is_read_back(wanted: dict[str, str], chroot: str) -> None:
-    entry = files.transport_entry("fleetmail-x.a", chroot, wanted)
+    entry = files.transport_entry("fleetmail-x.a", chroot, "3", wanted)
     (agent,) = files.transports("smtp inet n - y - - smtpd\n" + entry + "# c\n")
     assert (agent.name, agent.chroot) == ("fleetmail-x.a", chroot)
     assert agent.settings == {"syslog_name": "postfix/$service_name", **wanted}

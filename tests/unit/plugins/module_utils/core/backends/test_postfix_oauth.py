@@ -231,11 +231,33 @@ def test_all_mail_goes_through_the_pipe_and_the_client_is_left_as_it_was() -> No
         "fleetmail-default.a_time_limit": "2h",
     }
     agent = next(agent for agent in transports(host.text(MASTER)) if agent.name == "fleetmail-default.a")
-    assert agent.chroot == "n"
+    assert (agent.chroot, agent.maxproc) == ("n", "3")
     assert agent.command.startswith(f"pipe flags=q user={ACCOUNT} null_sender= argv=/bin/sh -c {{")
     assert agent.command.endswith(f"}} {WRAPPER} {FILES}default.a{CONFIG} ${{sender}} ${{recipient}}")
     assert tuple(host.files[WRAPPER])[1:] == (0o755, "root", "root")
     assert tuple(host.files[f"{FILES}default.a{CONFIG}"])[1:] == (0o640, "root", ACCOUNT)
+
+
+@BOTH
+@pytest.mark.parametrize("senders", [[], ["shop@example.com"]])
+def test_connections_are_counted_wherever_a_token_goes_out(way: str, senders: list[str]) -> None:
+    host, wanted = tree("smtp_destination_concurrency_limit = 50\n"), service(senders=senders)
+    before = dict(host.files)
+    deploy(host, wanted, oauth=way)
+    for number in (3, 2):
+        deploy(host, wanted, oauth=way, oauth_connections=number)
+        agents = [agent for agent in transports(host.text(MASTER)) if agent.name.startswith("fleetmail-")]
+        if way == "pipe" or senders:
+            assert [agent.maxproc for agent in agents] == [str(number)]
+            assert drift(host, wanted, oauth=way, oauth_connections=9) == {
+                f"maxproc of {agents[0].name}": (str(number), "9")
+            }
+        else:
+            limit = "smtp_destination_concurrency_limit"
+            assert (agents, main_cf_values(host.text(MAIN))[limit]) == ([], str(number))
+            assert drift(host, wanted, oauth=way, oauth_connections=9) == {limit: (str(number), "9")}
+    deploy(host, None)
+    assert host.files == before
 
 
 def test_a_disabled_service_is_prepared_and_holds_its_mail() -> None:
@@ -306,6 +328,10 @@ HANDS: dict[str, tuple[Callable[[FakeHost], None], dict[str, tuple[Any, Any]]]] 
     "another user": (
         lambda host: edit(host, MASTER, f"user={ACCOUNT}", "user=nobody"),
         {"user nobody": ("missing", "there")},
+    ),
+    "more at once": (
+        lambda host: edit(host, MASTER, "unix - n n - 3 pipe", "unix - n n - 20 pipe"),
+        {"maxproc of fleetmail-default.a": ("20", "3")},
     ),
     "more recipients": (
         lambda host: edit(host, MAIN, "recipient_limit = 1", "recipient_limit = 50"),
@@ -522,7 +548,7 @@ class Shell:
 
     def guard(self) -> tuple[int, str]:
         """As pipe(8) runs it, by what stands in master.cf."""
-        pipe = postfix_pipe.Pipe(service(), "xoauth2", "/token")
+        pipe = postfix_pipe.Pipe(service(), "xoauth2", "/token", 3)
         guard = pipe.entry("x", "a").split("/bin/sh -c {")[1].split("}\n")[0].replace("$$", "$")
         return self.run("/bin/sh", "-c", guard, str(self.wrapper), "/etc/config", "s@x", "r@x")
 
@@ -802,6 +828,8 @@ def test_a_plugin_set_up_by_hand_is_read_and_a_password_is_not_taken_for_it(entr
     [
         ({"oauth": "plugin"}, {}, {}, "backend_options.oauth"),
         ({"oauth_mechanism": "plain"}, {}, {}, "backend_options.oauth_mechanism"),
+        ({"oauth_connections": 0}, {}, {}, "backend_options.oauth_connections"),
+        ({"oauth_connections": "3"}, {}, {}, "backend_options.oauth_connections"),
         ({"oauth": "sasl-xoauth2", "oauth_mechanism": "oauthbearer"}, {}, {}, "backend_options.oauth_mechanism"),
         ({"oauth": "sasl-xoauth2"}, {}, {CONF: "client_id = x"}, "auth_type"),
         ({"oauth": "sasl-xoauth2"}, {}, {CONF: "[]"}, "auth_type"),
