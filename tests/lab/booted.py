@@ -45,6 +45,21 @@ def why_unavailable() -> str:
     return "" if "name=systemd" in mounts else "systemd in a tree needs a cgroup hierarchy of version 1 (name=systemd)"
 
 
+def pid_of_init(root: Path) -> int:
+    """The systemd that is process 1 of namespaces within a host's, with this root; 0 when there is none."""
+    for entry in Path("/proc").glob("[0-9]*/status"):
+        try:
+            lines = dict(line.split(":\t", 1) for line in entry.read_text().splitlines() if ":\t" in line)
+            numbers = lines.get("NSpid", "").split()
+            program = os.readlink(entry.parent / "exe")
+            same = os.path.samestat(os.stat(entry.parent / "root/"), os.stat(root))
+        except OSError:
+            continue
+        if same and numbers[-1:] == ["1"] and len(numbers) >= 3 and program.endswith("/systemd"):
+            return int(entry.parent.name)
+    return 0
+
+
 class Booted:
     """The tree with systemd, from __enter__ to __exit__. The tree's own process 1 and its daemons go on beside it."""
 
@@ -76,28 +91,13 @@ class Booted:
     def _wait(self) -> None:
         end = time.monotonic() + START_TIMEOUT
         while True:
-            self.pid = self.pid or self._child()
+            self.pid = self.pid or pid_of_init(self.tree.path)
             if self.pid and self.run(["systemctl", "is-active", "basic.target"], check=False).strip() == "active":
                 return
             assert self._launcher
             if time.monotonic() > end or self._launcher.poll() is not None:
                 raise RuntimeError(f"systemd did not start in {self.tree.name}")
             time.sleep(0.1)
-
-    def _child(self) -> int:
-        """Process 1 of the inner namespace: unshare's only child."""
-        assert self._launcher
-        for entry in Path("/proc").glob("[0-9]*/status"):
-            try:
-                lines = dict(line.split(":\t", 1) for line in entry.read_text().splitlines() if ":\t" in line)
-                numbers = lines.get("NSpid", "").split()
-                program = os.readlink(entry.parent / "exe")
-            except OSError:
-                continue
-            inside = numbers[-1:] == ["1"] and len(numbers) >= 3 and program.endswith("/systemd")
-            if inside and os.path.samestat(os.stat(entry.parent / "root/"), os.stat(self.tree.path)):
-                return int(entry.parent.name)
-        return 0
 
     def __exit__(self, *_exception: object) -> None:
         if self._launcher:

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 DOMAIN = "example.test"
@@ -30,11 +30,12 @@ class BuildFailed(Exception):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a role layer adds to the base. Any change here builds the layer anew."""
+    """What a role layer adds to the base, or to another role. Any change here builds the layer anew."""
 
     packages: tuple[str, ...] = ()
     preseed: tuple[str, ...] = ()
     script: str = ""
+    on: str = field(default="", repr=False)  # its name is in the name of the layer already
 
 
 _POSTFIX_SEED = (
@@ -59,10 +60,35 @@ echo 'deb [trusted=yes] file:/srv/packages ./' > /etc/apt/sources.list
 apt-get -q update
 """
 
+_FLEET = """
+useradd --create-home --shell /bin/bash ops
+echo 'ops ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/ops
+install -d -m 700 -o ops -g ops /home/ops/.ssh
+cat > /etc/systemd/system/lab-names.service <<'EOF'
+[Service]
+ExecStart=/usr/sbin/dnsmasq --keep-in-foreground --user=root --conf-file=/dev/null --pid-file=/run/dnsmasq.pid \
+  --listen-address=127.0.0.1 --bind-interfaces --no-resolv --no-poll --address=/#/
+[Install]
+WantedBy=multi-user.target
+EOF
+systemctl enable lab-names.service ssh.service
+systemctl mask getty.target console-getty.service systemd-networkd-wait-online.service apt-daily.timer \
+  apt-daily-upgrade.timer e2scrub_all.timer dpkg-db-backup.timer fstrim.timer exim4-base.timer man-db.timer
+"""
+
 RECIPES: dict[str, Recipe] = {
     "bare": Recipe(),
     "bare-repository": Recipe(("apt-utils",), script=_REPOSITORY),  # can install the mail software, without a network
     "exim": Recipe(("exim4-daemon-light",), _EXIM_SEED),
+    "fleet": Recipe(  # a whole machine, to be reached by ssh as an ordinary user: lab.machine
+        ("systemd", "systemd-sysv", "openssh-server", "sudo", "python3-requests"), script=_FLEET
+    ),
+    "fleet-exim": Recipe(("exim4-daemon-light",), _EXIM_SEED, on="fleet"),
+    "fleet-msmtp": Recipe(("msmtp", "msmtp-mta"), _MSMTP_SEED, on="fleet"),
+    "fleet-postfix": Recipe(("postfix", "libsasl2-modules", "msmtp"), _POSTFIX_SEED + _MSMTP_SEED, on="fleet"),
+    "fleet-pull": Recipe(  # its own control node, with what Debian 13 has
+        ("postfix", "libsasl2-modules", "git", "ansible-core"), _POSTFIX_SEED, on="fleet"
+    ),
     "keeper": Recipe(("systemd", "cron", "python3-requests", "msmtp"), _MSMTP_SEED),
     "msmtp": Recipe(("msmtp", "msmtp-mta"), _MSMTP_SEED),
     "postfix": Recipe(("postfix", "libsasl2-modules"), _POSTFIX_SEED),
@@ -116,7 +142,7 @@ def why_unavailable() -> str:
 
 
 def build_layer(role: str, suite: str = "bookworm") -> list[Path]:
-    """Build what is missing of a role and its base.
+    """Build what is missing of a role and what it stands on.
 
     Returns the layers as overlayfs wants them, uppermost first.
     Raises LabUnavailable on a machine that cannot hold the lab, BuildFailed when a build step fails.
@@ -125,14 +151,17 @@ def build_layer(role: str, suite: str = "bookworm") -> list[Path]:
     if reason:
         raise LabUnavailable(reason)
     recipe = RECIPES[role]
-    base = _layer_path(suite, "base", _BASE_SCRIPT)
-    layers = [base]
-    if recipe != Recipe():
-        layers.insert(0, _layer_path(suite, role, base.name + _INSTALL + repr(recipe)))
-    if not all(layer.is_dir() for layer in layers):
+    below = build_layer(recipe.on, suite) if recipe.on else [_layer_path(suite, "base", _BASE_SCRIPT)]
+    if not below[-1].is_dir():
         with _locked(suite):
-            _build_missing(layers, recipe, suite)
-    return layers
+            _build_base(below[-1], suite)
+    if recipe == Recipe():
+        return below
+    layer = _layer_path(suite, role, below[0].name + _INSTALL + repr(recipe))
+    if not layer.is_dir():
+        with _locked(suite):
+            _build_role(layer, below, recipe)
+    return [layer, *below]
 
 
 def _layer_path(suite: str, name: str, recipe: str) -> Path:
@@ -150,14 +179,16 @@ def _locked(suite: str) -> Iterator[None]:
         yield
 
 
-def _build_missing(layers: list[Path], recipe: Recipe, suite: str) -> None:
-    base = layers[-1]
-    if not base.is_dir():
+def _build_base(base: Path, suite: str) -> None:
+    if not base.is_dir():  # another run was faster
         with _partial(base) as root:
             _bootstrap(root, suite)
-    if not layers[0].is_dir():
-        with _partial(layers[0]) as upper:
-            _install(upper, base, recipe)
+
+
+def _build_role(layer: Path, below: list[Path], recipe: Recipe) -> None:
+    if not layer.is_dir():
+        with _partial(layer) as upper:
+            _install(upper, below, recipe)
 
 
 @contextlib.contextmanager
@@ -191,13 +222,14 @@ def _bootstrap(root: Path, suite: str) -> None:
     _in_root(root, root, _BASE_SCRIPT, mounts="")
 
 
-def _install(upper: Path, base: Path, recipe: Recipe) -> None:
-    """Run the recipe over the base; what it writes stays in upper."""
+def _install(upper: Path, below: list[Path], recipe: Recipe) -> None:
+    """Run the recipe over what is below; what it writes stays in upper."""
     with tempfile.TemporaryDirectory(prefix="build-", dir=upper.parent) as scratch:
         root, work = Path(scratch, "root"), Path(scratch, "work")
         root.mkdir()
         work.mkdir()
-        overlay = f"mount -t overlay overlay -o lowerdir={base},upperdir={upper},workdir={work} {root}"
+        lower = ":".join(map(str, below))
+        overlay = f"mount -t overlay overlay -o lowerdir={lower},upperdir={upper},workdir={work} {root}"
         seed = "debconf-set-selections <<'EOF'\n" + "\n".join(recipe.preseed) + "\nEOF\n" if recipe.preseed else ""
         _in_root(
             root, upper, seed + _INSTALL.replace("PACKAGES", " ".join(recipe.packages)) + recipe.script, mounts=overlay

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .space import Space
 from .tree import Tree
 
 PLUGINS = Path(__file__).parent / "plugins"
@@ -54,8 +55,11 @@ def play(
     ansible: Path = Path(sys.executable).parents[1],
     timeout: float = 300,
     book: str = "",
+    network: Space | None = None,
 ) -> Played:
     """Run the tasks on the hosts (none: on this machine, connection local); ``book``: a playbook's name instead.
+
+    network: what ansible-playbook reaches hosts through, this machine's own unless told.
 
     variables come from a file that is only in folder/input; everything that Ansible writes is in folder/output.
     ansible: the virtual environment whose ansible-playbook runs.
@@ -63,7 +67,7 @@ def play(
     command, settings = prepared(folder, tasks, hosts, variables, arguments, ansible, book)
     results = folder / "output/results.jsonl"
     done = subprocess.run(
-        command,
+        network.net_command(command) if network else command,
         cwd=folder / "input",
         env={**settings, **(environment or {})},
         stdin=subprocess.DEVNULL,

@@ -1,0 +1,161 @@
+# SPDX-FileCopyrightText: fleetmail.smtp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A whole machine: the tree of a "fleet" role with systemd as process 1 (systemd-nspawn(1)), reached by ssh.
+
+It can be rebooted, lose its power and be switched off, and keeps its disk and its place in the network meanwhile.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from . import sweep as running
+from .booted import pid_of_init
+from .layers import build_layer
+from .layers import why_unavailable as why_no_trees
+from .tree import Tree
+
+BOOT_TIMEOUT = 90
+USER = "ops"  # an ordinary one, who may become root
+_WANTS_REBOOT = 133  # what nspawn ends with, for a service manager that would start it again
+_CGROUPS = Path("/sys/fs/cgroup/systemd/fleetmail-lab")
+# In the host's own process namespace, so that all of it ends with the host; in control groups of its own, for two
+# systemd in one would end each other's services.
+_BOOT = """set -e
+[ "$(readlink /proc/self)" = $$ ] || mount -t proc proc /proc
+mkdir -p "$1"
+echo 0 > "$1/cgroup.procs"
+exec systemd-nspawn --quiet --directory="$2" --machine="$3" --register=no --keep-unit --settings=no \
+    --network-namespace-path=/proc/self/ns/net --link-journal=no --resolv-conf=off --timezone=off \
+    --console=pipe --boot
+"""
+
+
+def why_unavailable() -> str:
+    """Why machines cannot run here, in one sentence; empty when they can."""
+    if reason := why_no_trees():
+        return reason
+    missing = [tool for tool in ("systemd-nspawn", "ssh") if not shutil.which(tool)]
+    if missing:
+        return "the fleet needs " + " and ".join(missing)
+    return "" if _CGROUPS.parent.is_dir() else "the fleet needs a cgroup hierarchy of version 1 (name=systemd)"
+
+
+class Machine(Tree):
+    """A Tree whose process 1 is systemd. role: one of the "fleet" ones. Entering it boots it (about two seconds).
+
+    Its pid is systemd's, and 0 while it is off.
+    """
+
+    _socket = 0  # process 1 of the namespaces that stay when the machine is off
+    _boots: Iterator[int]
+    _power: subprocess.Popen[bytes] | None = None
+
+    def begin_host(self) -> None:
+        """Mount the layers, plug it in and boot."""
+        layers = build_layer(self.role, self.suite)
+        self._place, self._lock = running.claim(self.name)
+        try:
+            self._mount(layers)
+            self._write_names()
+            self.write("/etc/hostname", f"{self.name}\n")
+            self.write("/etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+            self.write("/etc/machine-id", os.urandom(16).hex() + "\n")
+            if self._own_network:
+                self.network.begin_network()
+            self.begin()
+            self._socket, self._boots = self.pid, itertools.count(1)
+            self.network.plug(self)
+            self.switch_on()
+        except BaseException:
+            self.kill()
+            raise
+
+    @property
+    def console(self) -> Path:
+        """What systemd and nspawn say."""
+        assert self._place
+        return self._place / "console.log"
+
+    @property
+    def _cgroup(self) -> Path:
+        assert self._place
+        return _CGROUPS / self._place.name
+
+    def switch_on(self) -> None:
+        """Boot, and wait until all that starts has started."""
+        assert self._place
+        enter = ["nsenter", f"--target={self._socket}", "--mount", "--net", "--pid", "--", "sh", "-c", _BOOT, "sh"]
+        with open(self.console, "ab") as console:
+            self._power = subprocess.Popen(
+                [*enter, str(self._cgroup / str(next(self._boots))), str(self.path), self._place.name],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                start_new_session=True,
+            )
+        self._wait_until_booted()
+
+    def _wait_until_booted(self) -> None:
+        assert self._power
+        end = time.monotonic() + BOOT_TIMEOUT
+        self.pid = 0
+        while not self.pid or self._state() != "running":
+            self.pid = pid_of_init(self.path)
+            if time.monotonic() > end or self._power.poll() is not None:
+                said = self.console.read_text(errors="replace")[-3000:]
+                raise RuntimeError(f"{self.name} did not boot ({self._state()}):\n{said}")
+            time.sleep(0.1)
+
+    def reboot(self) -> None:
+        """As an administrator does, from a shell on it."""
+        self.run(["systemctl", "reboot"], check=False)
+        assert self._wait_until_off() == _WANTS_REBOOT
+        self.switch_on()
+
+    def cut_power(self) -> None:
+        """Every process ends at once; nothing is written any more."""
+        os.kill(self.pid, signal.SIGKILL)
+        self._wait_until_off()
+
+    def switch_off(self) -> None:
+        """Shut down in order."""
+        self.run(["systemctl", "poweroff"], check=False)
+        self._wait_until_off()
+
+    def _wait_until_off(self) -> int:
+        assert self._power
+        ended = self._power.wait(timeout=BOOT_TIMEOUT)
+        self.pid = 0
+        return ended
+
+    def _state(self) -> str:
+        if not self.pid:
+            return "off"
+        try:
+            return self.output(["systemctl", "is-system-running"], check=False, timeout=10)
+        except (RuntimeError, OSError):
+            return "between two boots"
+
+    def net_command(self, command: list[str]) -> list[str]:
+        return ["nsenter", f"--net=/proc/{self._socket}/ns/net", "--", *command]
+
+    def kill(self) -> None:
+        groups = self._cgroup if self._place else None
+        super().kill()
+        if self._power:
+            self._power.wait(timeout=BOOT_TIMEOUT)
+        if groups and groups.is_dir():
+            for folder in sorted([groups, *groups.rglob("*/")], reverse=True):
+                folder.rmdir()
+
+    def inventory_line(self) -> str:
+        """As an administrator has it: by ssh, as an ordinary user who becomes root."""
+        return f"{self.name} ansible_host={self.address} ansible_user={USER} ansible_become=true"
