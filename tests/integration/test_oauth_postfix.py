@@ -72,6 +72,14 @@ assert done.changed and not done.warnings, done.warnings
 """
 
 
+TICK = f"""
+import sys
+sys.path.insert(0, "{core.PLACE}")
+from core.oauth.keeper import main
+sys.exit(main(["tick"]))
+"""
+
+
 def give(tree: Tree, token: str, name: str = "default", life: int = 3600) -> None:
     """Authorize: the store has a grant, its consumers' files are written and their mail is woken."""
     core.install(tree)
@@ -324,6 +332,26 @@ def test_no_more_deliveries_are_on_their_way_than_exchange_online_takes(piped: M
         assert max(accumulate(map(int, piped.tree.read(steps).split()))) == 3
     finally:
         piped.shell(f"rm {slow} {steps}")
+
+
+def test_a_mail_that_was_being_tried_when_the_first_token_came_goes_with_the_next_tick(host: Machine) -> None:
+    host.enforce(SERVICE)
+    slow, began = "/usr/local/bin/msmtp", "/var/tmp/began"
+    host.tree.write(began, "", 0o666)
+    host.tree.write(slow, f'#!/bin/sh\n/usr/bin/msmtp "$@"; code=$?; echo >>{began}; sleep 2; exit $code\n', 0o755)
+    try:
+        host.send()
+        host.wait(lambda: host.tree.read(began))
+        give(host.tree, TOKEN)
+        host.wait(lambda: any("there is no access token" in reason for reason in reasons(host)))
+    finally:
+        host.shell(f"rm {slow} {began}")
+    assert len(host.queue()) == 1
+    assert host.relay.sessions() == []
+    said = host.tree.output(["python3", "-B", "-c", TICK])
+    assert said.startswith("default: authorized")
+    host.relay.wait_for_message()
+    host.wait(lambda: host.queue() == [])
 
 
 def test_the_relays_words_may_be_any(piped: Machine) -> None:

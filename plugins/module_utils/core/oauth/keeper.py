@@ -16,7 +16,7 @@ from . import keeper_report as report
 from .renewal import is_valid, poll_due, settled
 from .status import view
 from .store import STORE, Store
-from .tokens import ensure
+from .tokens import ensure, wake_again
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -160,8 +160,9 @@ class _Keeper:
         return ensure(self.store, name, self._client, self.now, force=force, patient=patient)
 
     def _ticked(self, name: str) -> report.Row:
+        began = int(self.now())
         try:
-            return self._row(self._polled(self._ensured(name, patient=True)))
+            return self._row(wake_again(self.store, self._polled(self._ensured(name, patient=True)), began))
         except FleetmailError as error:
             return self._failed(name, error)
         except Exception as error:  # one token's trouble is not the others'

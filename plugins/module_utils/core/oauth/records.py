@@ -120,6 +120,7 @@ _STATE: dict[str, Reader] = {
     "history": _several(_event),
     "lost_answer_at": time_in,
     "clock_off": _whole,
+    "woken_at": time_in,
     "reported": _text,
     "serial": time_in,
 }

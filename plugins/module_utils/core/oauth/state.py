@@ -97,5 +97,6 @@ class TokenState(NamedTuple):
     wide: tuple[str, ...] = ()  # files of the store that others can read
     lost_answer_at: int = 0  # a run was killed between a request and its answer; a rotated refresh token went with it
     clock_off: int = 0  # seconds that this host's clock is ahead of the server's, where it is more than a minute
+    woken_at: int = 0  # when consumers were told that their mail can go
     reported: str = ""  # the status that the keeper's hooks were told last
     serial: int = 0  # of the file, one more with each writing

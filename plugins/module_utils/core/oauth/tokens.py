@@ -23,6 +23,7 @@ __all__ = ["Outcome", "accept", "ensure", "need", "remove", "step"]
 Clock = Callable[[], float]
 ClientOf = Callable[["Registration"], "TokenClient"]
 TRIES, PAUSE = 10, 0.3  # to write down an answer that cannot be had twice
+AGAIN = 900  # s after consumers were woken in which the keeper wakes them again: two of its ticks, at least
 
 
 class Outcome(NamedTuple):
@@ -110,6 +111,18 @@ def step(store: Store, name: str, make: Callable[[TokenState, int], TokenState],
         run.refreshed = run.waited = run.state.access is not before and run.state.access is not None
         run.keep()
     return run.outcome()
+
+
+def wake_again(store: Store, outcome: Outcome, began: int) -> Outcome:
+    """Wake once more who was woken a short time before ``began``.
+
+    A mail that was on its way just then, without a token or with one that was refused, came back into the queue after
+    it had been gone through, and would wait for the software's own next try.
+    """
+    state = outcome.state
+    if not began - AGAIN < state.woken_at < began or not is_valid(state.access, began):
+        return outcome
+    return outcome._replace(warnings=(*outcome.warnings, *wake(store.host, state.consumers)))
 
 
 def remove(store: Store, name: str, client: TokenClient | None, now: Clock = time.time) -> Outcome:
@@ -220,6 +233,8 @@ class _Run:
 
     def keep(self) -> None:
         """Write it down where it differs, then consumers' files."""
+        if self.wakes:
+            self.state = self.state._replace(woken_at=int(self.now()))
         if self.state is not self.stored or self.store.is_reserved(self.name):
             self.state = self._write()
             self.changed = True
@@ -244,8 +259,13 @@ class _Run:
         self.warnings += give(self.store.host, self.state, self.written)
         self.changed = self.changed or bool(self.written)
 
+    @property
+    def wakes(self) -> bool:
+        """Is there a new token, and may mail have waited for it?"""
+        return self.refreshed and self.waited
+
     def outcome(self) -> Outcome:
         """After the lock was released: whose mail waited is told, and may ask us for its token itself."""
-        if self.refreshed and self.waited:
+        if self.wakes:
             self.warnings += wake(self.store.host, self.state.consumers)
         return Outcome(self.state, self.changed, self.refreshed, tuple(self.warnings))

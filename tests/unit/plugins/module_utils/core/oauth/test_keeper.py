@@ -53,6 +53,16 @@ def test_a_store_that_cannot_be_written_keeps_no_valid_token_back(
     assert server.requests("token") == []
 
 
+def test_a_tick_soon_after_wakes_again_what_was_just_trying(held: Held, tmp_path: Path) -> None:
+    bell = tmp_path / "bell"
+    held.consumer(wake=("sh", "-c", f"echo >> {bell}"))
+    held.authorize()
+    for _command in ("tick", "token", "token"):
+        held.wait(seconds=60)
+        assert run(held, *([_command] if _command == "tick" else [_command, NAME])) == 0
+    assert bell.read_text().count("\n") == 2, "whoever reads its token wakes nobody"
+
+
 # -- a code that a person types in when no task waits for it any more
 
 

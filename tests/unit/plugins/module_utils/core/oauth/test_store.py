@@ -57,6 +57,7 @@ states = st.builds(
     history=st.lists(st.builds(Event, times, text, text), max_size=3).map(tuple),
     lost_answer_at=times,
     clock_off=st.integers(),
+    woken_at=times,
     reported=text,
     serial=st.integers(0, 10**9),
 )

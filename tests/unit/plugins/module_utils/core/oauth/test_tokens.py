@@ -591,6 +591,35 @@ def test_who_waited_is_woken_and_who_did_not_is_not(one: Held, server: ErrorServ
     assert one.ensure().warnings == ("false ended with 1: ",)
 
 
+def test_who_was_just_trying_is_woken_again_and_then_left_alone(one: Held, server: ErrorServer) -> None:
+    bell = one.directory / "bell"
+    one.consumer(wake=("sh", "-c", f"echo >> {bell}"))
+    one.authorize()
+    rings = []
+    for seconds in (0, 300, 330, 330):
+        one.wait(seconds=seconds)
+        outcome = tokens.wake_again(one.store, one.ensure(patient=True), int(one.clock()))
+        assert (outcome.changed, outcome.warnings) == (False, ())
+        rings.append(bell.read_text().count("\n"))
+    assert rings == [1, 2, 3, 3]
+    one.wait(seconds=2340)
+    refreshed = one.ensure(patient=True)
+    assert refreshed.refreshed
+    one.wait(seconds=300)
+    tokens.wake_again(one.store, one.ensure(patient=True), int(one.clock()))
+    assert bell.read_text().count("\n") == 3, "its token was valid all the time"
+    one.consumer(wake=("false",))
+    one.wait(days=1)
+    one.ensure()
+    one.wait(seconds=300)
+    again = tokens.wake_again(one.store, one.ensure(), int(one.clock()))
+    assert again.warnings == ("false ended with 1: ",)
+    server.script(oauth_error("invalid_grant"))
+    one.ensure(force=True)
+    one.wait(seconds=3400)
+    assert tokens.wake_again(one.store, one.ensure(), int(one.clock())).warnings == (), "there is nothing to go with"
+
+
 def test_who_is_woken_can_ask_for_its_token(one: Held) -> None:
     """The lock is free by then."""
     place = one.store.path(NAME)
