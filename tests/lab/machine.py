@@ -51,15 +51,24 @@ def why_unavailable() -> str:
 class Machine(Tree):
     """A Tree whose process 1 is systemd. role: one of the "fleet" ones. Entering it boots it (about two seconds).
 
-    Its pid is systemd's, and 0 while it is off.
+    Several boot at once by begin_host() of each and then wait_until_booted(). Its pid is systemd's, 0 while it is off.
     """
 
     _socket = 0  # process 1 of the namespaces that stay when the machine is off
     _boots: Iterator[int]
     _power: subprocess.Popen[bytes] | None = None
 
+    def __enter__(self) -> Machine:
+        self.begin_host()
+        try:
+            self.wait_until_booted()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
     def begin_host(self) -> None:
-        """Mount the layers, plug it in and boot."""
+        """Mount the layers, plug it in and press the button."""
         layers = build_layer(self.role, self.suite)
         self._place, self._lock = running.claim(self.name)
         try:
@@ -73,7 +82,7 @@ class Machine(Tree):
             self.begin()
             self._socket, self._boots = self.pid, itertools.count(1)
             self.network.plug(self)
-            self.switch_on()
+            self._press()
         except BaseException:
             self.kill()
             raise
@@ -91,6 +100,10 @@ class Machine(Tree):
 
     def switch_on(self) -> None:
         """Boot, and wait until all that starts has started."""
+        self._press()
+        self.wait_until_booted()
+
+    def _press(self) -> None:
         assert self._place
         enter = ["nsenter", f"--target={self._socket}", "--mount", "--net", "--pid", "--", "sh", "-c", _BOOT, "sh"]
         with open(self.console, "ab") as console:
@@ -101,18 +114,19 @@ class Machine(Tree):
                 stderr=console,
                 start_new_session=True,
             )
-        self._wait_until_booted()
+        self.pid = 0
 
-    def _wait_until_booted(self) -> None:
+    def wait_until_booted(self) -> None:
+        """Wait until all that starts has started. Raises RuntimeError with the console's words when something fails."""
         assert self._power
         end = time.monotonic() + BOOT_TIMEOUT
-        self.pid = 0
         while not self.pid or self._state() != "running":
             self.pid = pid_of_init(self.path)
             if time.monotonic() > end or self._power.poll() is not None:
                 said = self.console.read_text(errors="replace")[-3000:]
                 raise RuntimeError(f"{self.name} did not boot ({self._state()}):\n{said}")
             time.sleep(0.1)
+        self._read_names()
 
     def reboot(self) -> None:
         """As an administrator does, from a shell on it."""
@@ -143,6 +157,10 @@ class Machine(Tree):
             return self.output(["systemctl", "is-system-running"], check=False, timeout=10)
         except (RuntimeError, OSError):
             return "between two boots"
+
+    def _read_names(self) -> None:
+        if self.pid not in (0, self._socket):
+            super()._read_names()
 
     def net_command(self, command: list[str]) -> list[str]:
         return ["nsenter", f"--net=/proc/{self._socket}/ns/net", "--", *command]

@@ -159,6 +159,9 @@ class Tree(Space):
         """Make a host name resolve, in files and in DNS, also for a chrooted smtp client that runs already."""
         self.names[name] = address
         self._write_names()
+        self._read_names()
+
+    def _read_names(self) -> None:
         self.run(["sh", "-c", "kill -HUP $(cat /run/dnsmasq.pid)"])
 
     def command(self, argv: Sequence[str], user: str | None = None) -> list[str]:

@@ -1,0 +1,99 @@
+# SPDX-FileCopyrightText: fleetmail.smtp contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A control node: Ansible that reaches machines by ssh, as an ordinary user, through the network that they are in."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from .machine import USER, Machine
+from .network import Network
+from .playbook import Played, play
+
+_KEY, _KNOWN = "id_ed25519", "known_hosts"
+_HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
+
+
+class Host(Protocol):
+    """What an inventory can have."""
+
+    name: str
+
+    def inventory_line(self) -> str: ...
+
+
+class Silent:
+    """A name in the inventory whose address nobody answers at."""
+
+    def __init__(self, name: str, address: str) -> None:
+        self.name, self.address = name, address
+
+    def inventory_line(self) -> str:
+        return f"{self.name} ansible_host={self.address} ansible_user={USER}"
+
+
+class ControlNode:
+    """A folder with a key, the machines that know it, and where plays are run. ``close()`` ends its ssh connections."""
+
+    def __init__(self, folder: Path, network: Network, machines: Sequence[Machine], others: Sequence[Host] = ()) -> None:
+        self.folder, self.network, self.hosts = folder, network, [*machines, *others]
+        folder.mkdir(parents=True, exist_ok=True)
+        make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / _KEY)]
+        subprocess.run(make, stdin=subprocess.DEVNULL, check=True)
+        self._meet(machines)
+
+    def _meet(self, machines: Sequence[Machine]) -> None:
+        """Each machine knows the key, and the key's owner each machine."""
+        key = (self.folder / f"{_KEY}.pub").read_bytes()
+        for machine in machines:
+            place = f"/home/{USER}/.ssh/authorized_keys"
+            machine.write(place, key, 0o600)
+            machine.run(["chown", f"{USER}:{USER}", place])
+        known = [f"{machine.address} {machine.read(_HOST_KEY).decode()}" for machine in machines]
+        (self.folder / _KNOWN).write_text("".join(known))
+
+    def play(self, tasks: Sequence[Mapping[str, Any]] = (), *arguments: str, book: str = "", **variables: Any) -> Played:
+        """Run tasks, or a playbook by its name, on all of them: see lab.playbook.play."""
+        return play(
+            self.folder,
+            tasks,
+            self.hosts,  # type: ignore[arg-type]
+            variables,
+            arguments,
+            environment=self._settings(),
+            book=book,
+            network=self.network,
+        )
+
+    def _settings(self) -> dict[str, str]:
+        options = {
+            "ControlMaster": "auto",
+            "ControlPersist": "30",
+            "IdentityFile": self.folder / _KEY,
+            "IdentitiesOnly": "yes",
+            "UserKnownHostsFile": self.folder / _KNOWN,
+            "StrictHostKeyChecking": "yes",
+            "ConnectTimeout": "5",
+        }
+        return {
+            "ANSIBLE_SSH_ARGS": " ".join(f"-o {name}={value}" for name, value in options.items()),
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self._sockets),
+            "ANSIBLE_PIPELINING": "1",
+            "ANSIBLE_TIMEOUT": "5",
+            "ANSIBLE_FORKS": "10",
+        }
+
+    @property
+    def _sockets(self) -> Path:
+        """Short, for the name of a Unix socket has 108 bytes at most."""
+        return Path("/tmp", f"fleetmail-{self.network.pid}")  # noqa: S108 - 0700, made by ssh's caller
+
+    def close(self) -> None:
+        """End the connections that ssh keeps open."""
+        for socket in self._sockets.glob("*"):
+            subprocess.run(["ssh", "-S", str(socket), "-O", "exit", "any"], capture_output=True, check=False)
+        if self._sockets.is_dir():
+            self._sockets.rmdir()
