@@ -31,6 +31,8 @@ options:
       - The client's secret, for a confidential client. A public client has none, and neither has one with a key
         (O(fleetmail.smtp.smtp_oauth_token#module:jwt_key_file)).
       - It is kept on the host in the store, in a file that root alone can read. It is never shown.
+      - Left out, a secret that is registered stays registered, so that it can come from one task, once. An empty one
+        given to M(fleetmail.smtp.smtp_oauth_token) takes it out of the store.
     type: str
   scope:
     description:

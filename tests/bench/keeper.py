@@ -116,7 +116,8 @@ def measure(rounds: int = ROUNDS) -> Keeper:
 
 def _ours(folder: Path, server: ErrorServer, count: int = 1) -> TokenHost:
     """A store with tokens that were authorized just now, two readers each."""
-    from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth import tokens
+    from lab.granting import accept
+
     from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.grants.base import Reply
     from ansible_collections.fleetmail.smtp.plugins.module_utils.core.redaction import Secret
 
@@ -128,7 +129,7 @@ def _ours(folder: Path, server: ErrorServer, count: int = 1) -> TokenHost:
         for kind in ("plain", "exim"):
             host.consumer(name, kind)
         token = Secret(server.oauth.issue_refresh_token("fleet", "smtp"))
-        tokens.accept(host.store, name, Reply(Secret("a" * 1500), 3600, token))
+        accept(host.store, name, Reply(Secret("a" * 1500), 3600, token))
     return host
 
 

@@ -30,13 +30,15 @@ _ACCEPT = """
 import json, sys, time
 order = json.load(sys.stdin)
 sys.path.insert(0, order["place"])
+from core.oauth.answered import authorized
 from core.oauth.grants.base import Reply
 from core.oauth.store import Store
-from core.oauth.tokens import accept
+from core.oauth.tokens import step
 from core.posix_host import PosixHost
 from core.redaction import Secret
 reply = Reply(Secret(order["access"]), order["seconds"], Secret(order["refresh"]), None, None, order["user"], True)
-done = accept(Store(PosixHost()), order["name"], reply, lambda: time.time() - order["ago"])
+accept = lambda state, at: authorized(state, state.registration, reply, at)
+done = step(Store(PosixHost()), order["name"], accept, lambda: time.time() - order["ago"])
 print("\\n".join(done.warnings))
 """
 

@@ -459,8 +459,9 @@ def test_a_server_of_errors_never_gives_a_traceback(host: TokenHost) -> None:
 
 
 def _hold(host: TokenHost, refresh_token: str) -> None:
-    from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth import tokens
+    from lab.granting import accept
+
     from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.grants.base import Reply
     from ansible_collections.fleetmail.smtp.plugins.module_utils.core.redaction import Secret
 
-    tokens.accept(host.store, "default", Reply(Secret("an-access-token"), 3600, Secret(refresh_token)))
+    accept(host.store, "default", Reply(Secret("an-access-token"), 3600, Secret(refresh_token)))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from integration.oauth_machine import authorize
 from integration.postfix_machine import CA_FILE, LOGIN, OWN, PASSWORD, Machine, machine
 from integration.postfix_machine import form as form_of
 from lab import core
@@ -57,21 +58,6 @@ ACCOUNTS = ("/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow")
 PARTS = ("etc/postfix", "var/lib/fleetmail", "usr/local/lib/fleetmail")
 LIBRARY = "/usr/lib/x86_64-linux-gnu/sasl2/libsasl-xoauth2.so"
 
-# the engine that keeps tokens, given the answer of an authorization server
-ACCEPT = f"""
-import json, sys
-sys.path.insert(0, "{core.PLACE}")
-from core.oauth.grants.base import Reply
-from core.oauth.store import Store
-from core.oauth.tokens import accept
-from core.posix_host import PosixHost
-from core.redaction import Secret
-name, token, life = json.load(sys.stdin)
-done = accept(Store(PosixHost()), name, Reply(Secret(token), life, Secret("refresh-" + token[:9])))
-assert done.changed and not done.warnings, done.warnings
-"""
-
-
 TICK = f"""
 import sys
 sys.path.insert(0, "{core.PLACE}")
@@ -80,10 +66,9 @@ sys.exit(main(["tick"]))
 """
 
 
-def give(tree: Tree, token: str, name: str = "default", life: int = 3600) -> None:
+def give(tree: Tree, token: str, name: str = "default") -> None:
     """Authorize: the store has a grant, its consumers' files are written and their mail is woken."""
-    core.install(tree)
-    tree.run(["python3", "-B", "-c", ACCEPT], json.dumps([name, token, life]).encode())
+    assert authorize(tree, token, name=name) == ""
 
 
 @pytest.fixture(scope="module")
@@ -667,12 +652,12 @@ def test_revoked_mail_waits_and_authorized_again_it_drains(authority: Authority)
         def send(sender: str) -> None:
             tree.run(["sendmail", "-i", "-f", sender, "--", "r@example.org"], b"Subject: t\n\nhello\n")
 
-        def authorize() -> None:
+        def authorize_again() -> None:
             give(tree, server.grant_for(USER, f"{MICROSOFT_SCOPE} offline_access")["access_token"])
 
         send("early@b.example")  # before anybody authorized
         tree.wait_for_log(r"status=deferred \(there is no access token")
-        authorize()
+        authorize_again()
         mail = relay.wait_for_message()
         assert (mail.sender, mail.auth_user) == ("early@b.example", USER.encode())
         server.revoke(user=USER)
@@ -683,7 +668,7 @@ def test_revoked_mail_waits_and_authorized_again_it_drains(authority: Authority)
         )
         assert " status=bounced" not in tree.log()
         assert len(relay.messages()) == 1
-        authorize()
+        authorize_again()
         relay.wait_for_message(count=4)
         assert sorted(one.sender for one in relay.messages()[1:]) == [f"n{number}@b.example" for number in range(3)]
         tree.wait_for_log(r"removed(?![\s\S]*queue active)")

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth import document, tokens
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth import document
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.grants.base import Reply
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.registration import Registration
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.store import Consumer, Store, TokenState
@@ -28,6 +28,7 @@ from ansible_collections.fleetmail.smtp.plugins.module_utils.core.posix_host imp
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.redaction import Secret
 from ansible_collections.fleetmail.smtp.plugins.plugin_utils.keeper_program import program as packed
 
+from .granting import accept
 from .oauth_server import MICROSOFT_SCOPE
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class TokenHost:
         registration = self.store.read(name).registration or self.declare(name)
         answer = self.server.grant_for(USER, " ".join(registration.scope))
         reply = Reply(Secret(answer["access_token"]), expires_in, Secret(answer["refresh_token"]), None, SCOPE)
-        tokens.accept(self.store, name, reply, lambda: time.time() - age)
+        accept(self.store, name, reply, lambda: time.time() - age)
         return answer
 
     def state(self, name: str = "default") -> TokenState:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.error_server import ErrorServer
+from lab.granting import accept
 
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth import document, tokens
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.client import TokenClient
@@ -75,7 +76,7 @@ class Held:
         if not refresh_token and self.server:
             refresh_token = self.server.oauth.issue_refresh_token("fleet", " ".join(SCOPE))
         said = {"expires_in": 3600, "refresh_token": Secret(refresh_token or "first-refresh-token"), "scope": SCOPE}
-        return tokens.accept(self.store, NAME, Reply(Secret("first-access-token"), **{**said, **reply}), self.clock)
+        return accept(self.store, NAME, Reply(Secret("first-access-token"), **{**said, **reply}), self.clock)
 
     def client(self, registration: Registration) -> TokenClient:
         return TokenClient(registration, self.host, timeout=3, sleep=lambda _seconds: None, now=self.clock)

@@ -77,10 +77,9 @@ class Management:
         if self.order.state == "absent":
             self._remove(self.found)
             return
-        registration = self._wanted(self.found)
+        registration = self._declare()
         if registration is None:
             return
-        self._declare(registration, self.found)
         if self.order.state == "authorized" and registration.person:
             self._authorize(registration)
         else:
@@ -106,21 +105,33 @@ class Management:
             raise InvalidService(problems)
         return registration
 
-    def _declare(self, registration: Registration, found: TokenState) -> None:
-        """Write the registration where it differs."""
-        stored = found.registration
+    def _declare(self) -> Registration | None:
+        """Write the registration where it differs; gives it, as ``_wanted`` does."""
+        registration = self._wanted(self.found)
+        if registration is None or not drift_between(self.found.registration, registration):
+            return registration
+        if self.check:
+            self._tell(registration)
+            self.state = self.found._replace(registration=registration)
+            return registration
+        with self.store.locked(self.order.name):
+            # another task may have declared something meanwhile, and what is not given here is as that one said
+            self.found = self.store.read(self.order.name)
+            registration = self._wanted(self.found)
+            if registration is not None:
+                self._tell(registration)
+                self.store.write_registration(self.order.name, registration)
+        self.state = self.store.read(self.order.name)
+        return registration
+
+    def _tell(self, registration: Registration) -> None:
+        """What is written of the registration, in the result's words."""
+        stored = self.found.registration
         self.drift = drift_between(stored, registration)
         if stored is not None and not registration.same_client(stored):
             self.warnings.append(f"{self.order.name} is another client now: what the old one held is kept aside")
-        if not self.drift:
-            return
-        self.actions.append("write the registration")
-        self.changed = True
-        self.state = found._replace(registration=registration)
-        if not self.check:
-            with self.store.locked(self.order.name):
-                self.store.write_registration(self.order.name, registration)
-            self.state = self.store.read(self.order.name)
+        if self.drift:
+            self._done("write the registration")
 
     # -- access tokens -----------------------------------------------------------------------------------------------
 

@@ -15,11 +15,10 @@ from .renewal import CLOCK_OFF, OTHER_CLIENT, is_valid, need, retaken, settled, 
 
 if TYPE_CHECKING:
     from .client import TokenClient
-    from .grants.base import Reply
     from .registration import Registration
     from .store import Consumer, Store, TokenState
 
-__all__ = ["Outcome", "accept", "ensure", "need", "remove", "step"]
+__all__ = ["Outcome", "ensure", "need", "remove", "step", "wake_again"]
 Clock = Callable[[], float]
 ClientOf = Callable[["Registration"], "TokenClient"]
 TRIES, PAUSE = 10, 0.3  # to write down an answer that cannot be had twice
@@ -79,22 +78,6 @@ def _wants(run: _Run, seen: TokenState, began: int, min_validity: int | None, fo
     if (patient or failed_meanwhile) and waits(state, at):
         return False
     return bool(need(state, at, min_validity)) or (force and state.access == seen.access)
-
-
-def accept(store: Store, name: str, reply: Reply, now: Clock = time.time) -> Outcome:
-    """Keep what a finished authorization gave, and give consumers their files. Takes the lock itself.
-
-    Raises HostError where the store cannot be written, or has no registration of that name.
-    """
-    run = _Run(store, name, now)
-    with store.locked(name):
-        run.look()
-        if run.state.registration is None:
-            raise HostError(store.registration_path(name), "is not there", "declare the client first")
-        run.state, run.refreshed = authorized(run.state, run.state.registration, reply, run.at), True
-        run.waited = True  # nobody authorizes anew for nothing: a relay may have refused the token that is good for us
-        run.keep()
-    return run.outcome()
 
 
 def step(store: Store, name: str, make: Callable[[TokenState, int], TokenState], now: Clock = time.time) -> Outcome:

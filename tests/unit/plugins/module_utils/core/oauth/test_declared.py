@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 import pytest
+from lab.granting import accept
 from unit.exim_host import installed
 from unit.fake_host import FakeHost
 
@@ -24,7 +25,6 @@ from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth import d
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.grants.base import Reply
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.registration import Registration
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.store import STORE, Store
-from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.tokens import accept
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.posix_host import PosixHost
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.redaction import Secret
 

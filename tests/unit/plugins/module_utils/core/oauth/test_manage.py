@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,12 +89,60 @@ def test_registration_and_grant_of_another_client(held: Held) -> None:
     assert told["failed"], "present asks nobody, and the other client has no grant"
 
 
+def test_two_tasks_at_once_lose_neither_option(held: Held) -> None:
+    held.authorize()
+    options = {
+        "revocation_url": "https://auth.example.test/revoke",
+        "introspection_url": "https://auth.example.test/look",
+    }
+    results: list[dict[str, Any]] = []
+    tasks = [
+        threading.Thread(target=lambda one=one: results.append(call(held, **dict([one])))) for one in options.items()
+    ]
+    with held.store.locked(NAME):
+        for task in tasks:
+            task.start()
+        time.sleep(0.3)  # both have read what is registered, and wait
+    for task in tasks:
+        task.join()
+    registered = held.state.registration
+    assert registered
+    assert {option: getattr(registered, option) for option in options} == options
+    assert sorted(one["field"] for result in results for one in result["drift"]) == sorted(options)
+    assert all(result["changed"] for result in results)
+    assert not call(held, **options)["changed"]
+
+
+def test_the_same_task_twice_at_once_changes_once(held: Held) -> None:
+    held.authorize()
+    results: list[dict[str, Any]] = []
+    tasks = [threading.Thread(target=lambda: results.append(call(held, warn_before="7d"))) for _number in range(2)]
+    with held.store.locked(NAME):
+        for task in tasks:
+            task.start()
+        time.sleep(0.3)
+    for task in tasks:
+        task.join()
+    assert sorted(result["changed"] for result in results) == [False, True]
+
+
 def test_a_changed_secret_is_told_and_not_shown(held: Held) -> None:
     held.declare(client_secret=Secret("an older " + CANARY))
     held.authorize()
     told = planned(held, client_secret=CANARY, proxy=f"http://u:{CANARY}@127.0.0.1:1")
     fields = {one["field"]: (one["before"], one["after"]) for one in told["drift"]}
     assert fields == {"client_secret": ("(set)", "(changed)"), "proxy": ("(unset)", "(set)")}
+
+
+def test_a_secret_that_is_left_out_stays_and_an_empty_one_takes_it_away(held: Held) -> None:
+    held.declare(client_secret=Secret(CANARY))
+    held.authorize()
+    assert not call(held, client_id="fleet")["changed"]
+    assert held.state.registration
+    assert held.state.registration.client_secret == Secret(CANARY)
+    assert call(held, client_secret="")["drift"] == [{"field": "client_secret", "before": "(set)", "after": "(unset)"}]
+    assert held.state.registration.client_secret is None
+    assert not call(held, client_secret="")["changed"]
 
 
 def test_a_refusal_has_the_token_the_problem_and_the_way_out(held: Held) -> None:

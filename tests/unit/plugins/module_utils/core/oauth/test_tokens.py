@@ -27,10 +27,10 @@ from lab.error_replies import (
     truncated,
 )
 from lab.error_server import ErrorServer
+from lab.granting import accept
 from lab.microsoft_errors import AADSTS
 from unit.token_store import DAY, NAME, NOW, SCOPE, USER, Held
 
-from ansible_collections.fleetmail.smtp.plugins.module_utils.core.errors import HostError
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth import tokens
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.causes import CAUSES
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.client import Refused
@@ -155,7 +155,7 @@ def test_without_a_refresh_token_nobody_is_asked(one: Held) -> None:
     one.authorize(refresh_token=None)
     state = one.state
     assert state.grant is not None
-    tokens.accept(one.store, NAME, _reply_without(one), one.clock)
+    accept(one.store, NAME, _reply_without(one), one.clock)
     assert one.view["status"] == "expiring"
     one.wait(seconds=4000)
     assert not one.ensure().refreshed
@@ -379,8 +379,6 @@ def test_without_a_registration_nothing_is_asked(one: Held) -> None:
     assert one.view["status"] == "misconfigured"
     assert one.view["cause"] == "not_declared"
     assert one.refreshes() == 0
-    with pytest.raises(HostError, match=r"registration\.json: is not there"):
-        one.authorize()
 
 
 # -- another client
