@@ -24,7 +24,8 @@ options:
     type: str
   client_id:
     description:
-      - The client's identifier, from its registration with the provider.
+      - The client's identifier, from its registration with the provider. With O(oauth_grant=jwt_bearer) that in the
+        key's file holds where none is given.
     type: str
   client_secret:
     description:

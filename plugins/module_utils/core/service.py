@@ -19,6 +19,7 @@ DEFAULT_TIMEOUT = 30
 SECURITIES = tuple(PORTS)
 AUTH_TYPES = ("none", "password", "oauth")
 GRANTS = ("authorization_code", "device_code", "client_credentials", "jwt_bearer")
+SELF_NAMED = ("jwt_bearer",)  # what is signed with the key names the client: the key's file may say who it is
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)\Z")
@@ -43,6 +44,11 @@ class OAuthClient(NamedTuple):
     provider: str = "custom"
     tenant: str = ""
     grant: str = "authorization_code"
+
+    @property
+    def named(self) -> bool:
+        """Is it said which client it is? See SELF_NAMED (RFC 7523 3, ``iss``)."""
+        return bool(self.client_id) or self.grant in SELF_NAMED
 
 
 class Service(NamedTuple):
@@ -300,7 +306,7 @@ def url_problems(option: str, url: str) -> Problems:
 
 
 def _oauth_complete(client: OAuthClient) -> Problems:
-    needed = {"client_id": client.client_id}
+    needed = {} if client.named else {"client_id": client.client_id}
     if client.provider == "custom":
         needed["token_url"] = client.token_url
         if client.grant == "authorization_code":

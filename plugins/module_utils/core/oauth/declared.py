@@ -51,7 +51,7 @@ def problems(service: Service) -> Iterator[Problem]:
 
     Whether a client without a secret has a key only the host can tell: ``problems_on``.
     """
-    if service.oauth.client_id:
+    if service.oauth.named:
         for problem in Registration.from_service(service).problems():
             if problem.option in WORDS and not (problem.option == "client_secret" and _without_secret(service)):
                 yield problem
@@ -110,7 +110,7 @@ class Declared:
     def registration(self, service: Service) -> Registration | None:
         """What is to be registered for the service; as it is where the form is not complete yet."""
         stored = self.state.registration
-        return Registration.from_service(service, stored) if service.oauth.client_id else stored
+        return Registration.from_service(service, stored) if service.oauth.named else stored
 
     def wanted_form(self, service: Service) -> dict[str, Any]:
         """The client that is wanted, in the form's words."""

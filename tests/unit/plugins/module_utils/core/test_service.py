@@ -53,6 +53,7 @@ def test_the_port_follows_from_the_security_unless_it_is_given(security: str, po
         RELAY,
         LOGIN,
         OAUTH,
+        {**OAUTH, "oauth_grant": "jwt_bearer", "client_id": None, "authorization_url": None},
         {"enabled": False},
         {"enabled": False, "auth_type": "password"},
         {"host": "127.0.0.1", "auth_type": "password", "username": "u", "password": "p"},

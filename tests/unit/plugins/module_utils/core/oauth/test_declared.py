@@ -102,6 +102,19 @@ def test_a_service_is_prepared_before_anybody_authorized_it(host, backend):
     assert not enforced(host, backend, **OAUTH)["changed"]
 
 
+def test_a_client_that_its_key_file_names_needs_no_other_name(host, backend):
+    key = {"jwt_key_file": "/etc/ssl/private/fleet-mail.json", "username": "fleet@example.com"}
+    store = Store(host)
+    google = {"auth_type": "oauth", "username": key["username"], "oauth_provider": "google"}
+    signed = {**google, "oauth_grant": "jwt_bearer"}
+    store.write_registration("default", Registration(name="default", provider="google", grant="jwt_bearer", **key))
+    enforced(host, backend, **signed)
+    assert store.read("default").registration.jwt_key_file == key["jwt_key_file"]
+    assert drift(host, backend, **signed) == {}
+    store.write_registration("default", Registration(name="default", provider="google", grant="device_code", **key))
+    assert drift(host, backend, **signed)["oauth_grant"] == ("device_code", "jwt_bearer")
+
+
 def test_the_engine_finds_its_consumer_and_the_service_complies_afterwards(host, backend):
     enforced(host, backend, **OAUTH)
     authorize(host)
