@@ -133,8 +133,8 @@ TABLE = (
           "SMTP AUTH is switched off for the mailbox {username}: an Exchange administrator has to switch it on "
           "(Set-CASMailbox -SmtpClientAuthenticationDisabled $false); that is for passwords and tokens alike."),
     Cause("m365_security_defaults", "reply", "auth", "security defaults",
-          "The security defaults of the Microsoft Entra tenant forbid passwords for SMTP: use auth_type: oauth, or "
-          "have them replaced by conditional access rules that let {username} in."),
+          "The security defaults of the Microsoft Entra tenant turn SMTP AUTH off, for passwords and tokens alike: its "
+          "administrator has to have conditional access rules take their place that let {username} in."),
     Cause("m365_policy", "reply", "auth", r"5\.7\.139 .*(criteria|conditional|blocked|policy)",
           "A policy of the Microsoft 365 tenant keeps {username} from signing in over SMTP: its administrator finds "
           "the reason in the sign-in logs of Entra."),
