@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,10 @@ from driver import environments
 from driver.checkout import ROOT
 from integration.reader import Reader
 from lab.authority import Authority
+from lab.driven import HERE, Driven, Lost
 from lab.layers import why_unavailable
 from lab.network import Network
-from lab.playbook import Played, play
+from lab.playbook import Played
 from lab.relay import Relay, listeners
 from lab.tree import RELAY_NAME, Tree
 
@@ -44,28 +44,24 @@ FORM: dict[str, Any] = {
 SOFTWARE = {"web1": "postfix", "web2": "exim", "web3": "msmtp", "web4": "postfix"}
 HELD = ("etc/postfix", "etc/exim4", "etc/msmtprc", "var/lib/fleetmail")
 PLAYBOOKS = ("rollout", "drift", "audit", "migrate_to_oauth")
-HERE = Path(sys.executable).parents[1]
-
-
-class Lost:
-    """A host that does not answer."""
-
-    def inventory_line(self) -> str:
-        return "lost ansible_connection=lab lab_pid=999999999 lab_root=/nonexistent"
 
 
 class Fleet:
     """Four hosts, one that is lost, their relay, and a control node in a folder."""
 
-    def __init__(self, folder: Path, hosts: dict[str, Tree], relay: Relay) -> None:
-        self.folder, self.hosts, self.relay = folder, hosts, relay
+    def __init__(self, driven: Driven, hosts: dict[str, Tree], relay: Relay) -> None:
+        self.driven, self.hosts, self.relay = driven, hosts, relay
+
+    @property
+    def folder(self) -> Path:
+        return self.driven.folder
 
     def play(self, name: str, *arguments: str, ansible: Path = HERE, form: Any = None, **variables: Any) -> Played:
         group = self.folder / "input/group_vars/all.yml"
         group.parent.mkdir(parents=True, exist_ok=True)
         group.write_text(yaml.safe_dump({**FORM, "ansible_become": False, **(form or {})}))
         every: list[Any] = [*self.hosts.values(), Lost()]
-        played = play(self.folder, [], every, variables, arguments, ansible=ansible, book=f"fleetmail.smtp.{name}")
+        played = self.driven.by(ansible).book(f"fleetmail.smtp.{name}", every, variables, arguments)
         assert PASSWORD not in played.out + played.err
         return played
 
@@ -111,13 +107,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
                 host.let_cool()
             if SOFTWARE[name] != "msmtp":
                 host.start(SOFTWARE[name])
-        yield Fleet(tmp_path_factory.mktemp("control"), hosts, relay)
+        yield Fleet(Driven(tmp_path_factory.mktemp("control")), hosts, relay)
 
 
 @pytest.fixture
-def fleet(lab: Fleet, tmp_path: Path) -> Fleet:
+def fleet(lab: Fleet, driven: Driven) -> Fleet:
     lab.relay.forget()
-    return Fleet(tmp_path, lab.hosts, lab.relay)
+    return Fleet(driven, lab.hosts, lab.relay)
 
 
 def set_up_by_hand(fleet: Fleet) -> None:
@@ -186,7 +182,7 @@ def test_rollout_drift_repair(fleet: Fleet) -> None:
     again = fleet.play("rollout", **rollout, rollout_hosts="all:!lost")
     assert again.code == 0, again.out + again.err
     hosts = [one for one in again.results if "fleet_report" not in one.task]
-    assert not [one.task for one in hosts if one.result.get("changed")]
+    assert not [one.task for one in hosts if one.result.get("changed") or one.result.get("failed")]
     assert len(fleet.relay.messages()) == 1
     assert set(fleet.fates().values()) == {"compliant"}
 
@@ -215,7 +211,8 @@ def test_rollout_drift_repair(fleet: Fleet) -> None:
     clean = fleet.play("drift", "--check", drift_fail_on=["drifting", "failed", "unknown"])
     assert clean.code == 0, clean.out + clean.err
     assert fleet.fates() == {**dict.fromkeys(SOFTWARE, "compliant"), "lost": "unreachable"}
-    assert fleet.play("drift", drift_hosts="lost").code != 0
+    assert fleet.play("drift", drift_hosts="lost", drift_report="out/nightly").code != 0
+    assert (fleet.folder / "input/out/nightly/report.json").exists()
 
 
 def test_a_failing_canary_leaves_the_others_untouched(fleet: Fleet) -> None:
@@ -236,6 +233,33 @@ def test_a_failing_canary_leaves_the_others_untouched(fleet: Fleet) -> None:
     typo = fleet.play("rollout", rollout_canary="wbe1")
     assert typo.code != 0
     assert "no host of the inventory is wbe1" in told(typo)
+    outside = fleet.play("rollout", rollout_canary="web3", rollout_hosts="web1")
+    assert outside.code != 0
+    assert [one.task for one in outside.results] == ["It can begin"]
+    assert "not among the hosts of rollout_hosts: web3" in told(outside)
+    fewer = fleet.play("rollout", "--check", "--limit", "web1,web4", rollout_canary="web1,web2")
+    batches = [one.host for one in fewer.results if one.task == "It can begin"]
+    assert batches == ["web1", "web4"]
+
+
+def test_what_the_role_refuses_is_not_done(fleet: Fleet) -> None:
+    """A host whose mail software would be replaced, and one with a variable that is not there: no later task runs."""
+    wrong = {
+        "relay_client_backend": "{{ 'postfix' if inventory_hostname == 'web2' else 'auto' }}",
+        "relay_client_from_address": "{{ not_there if inventory_hostname == 'web3' else 'a@example.test' }}",
+    }
+    before = fleet.files()
+    options = {"rollout_batches": 2, "rollout_max_fail_percentage": "60%"}
+    played = fleet.play("rollout", form=wrong, rollout_hosts="web1,web2,web3,web4", **options)
+    touched = {name for name, held in fleet.files().items() if before.get(name) != held}
+    assert played.code != 0
+    assert fleet.fates() == {"web1": "changed", "web2": "failed", "web3": "failed", "web4": "unknown"}
+    assert not [name for name in touched if "/web1-" not in name]
+    why = {name: host["problems"][0]["problem"] for name, host in fleet.report().items() if host["status"] == "failed"}
+    assert "postfix would take its place" in why["web2"]
+    assert "not_there" in why["web3"]
+    assert not [one.host for one in played.results if one.task.endswith("Install them")]
+    assert fleet.play("rollout", rollout_hosts="web1").code == 0
 
 
 def test_with_the_oldest_ansible_core(fleet: Fleet) -> None:
