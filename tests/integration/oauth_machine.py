@@ -44,7 +44,13 @@ print("\\n".join(done.warnings))
 
 
 def authorize(
-    host: Tree, access: str, seconds: int = 3600, refresh: str = "refresh", name: str = "default", ago: int = 0
+    host: Tree,
+    access: str,
+    seconds: int = 3600,
+    refresh: str = "refresh",
+    name: str = "default",
+    ago: int = 0,
+    user: str = USER,
 ) -> str:
     """A person said yes, ``ago`` seconds ago: the engine keeps the tokens, gives them to consumers and wakes those.
 
@@ -52,5 +58,5 @@ def authorize(
     """
     core.install(host)
     order: dict[str, Any] = {"place": core.PLACE, "access": access, "seconds": seconds, "refresh": refresh}
-    order.update(name=name, ago=ago, user=USER)
+    order.update(name=name, ago=ago, user=user)
     return host.output(["python3", "-B", "-c", _ACCEPT], input=json.dumps(order).encode())

@@ -79,12 +79,16 @@ def assert_nothing_bounced(machine: Machine) -> None:
     assert machine.shell("cat /var/log/exim4/paniclog 2>/dev/null", check=False) == ""
 
 
-@pytest.mark.parametrize(("security", "mechanism"), [("starttls", "xoauth2"), ("tls", "oauthbearer")])
-def test_check_real_check_real_and_exim_agrees(machine: Machine, security: str, mechanism: str) -> None:
-    options = {**form(security, **OAUTH), "backend_options": {"oauth_mechanism": mechanism}}
+@pytest.mark.parametrize(
+    ("security", "mechanism", "user"),
+    [("starttls", "xoauth2", USER), ("tls", "oauthbearer", "<,=#\"'%@\u00e4.example,")],
+)
+def test_check_real_check_real_and_exim_agrees(machine: Machine, security: str, mechanism: str, user: str) -> None:
+    options = {**form(security, **OAUTH), "username": user, "backend_options": {"oauth_mechanism": mechanism}}
+    machine.relay.change(tokens={user: TOKEN})
     assert machine.drift(options)["client_id"] == (None, "fleet-client")
     machine.applied(options)
-    authorize(machine.tree, TOKEN)
+    authorize(machine.tree, TOKEN, user=user)
     assert machine.drift(options) == {}
     mail = {"to": ["you@example.org"], "when": "always", "via": "mta"}
     result = machine.applied({**options, "verify": "auth", "test_send": mail})
@@ -95,9 +99,9 @@ def test_check_real_check_real_and_exim_agrees(machine: Machine, security: str, 
     assert said["public_name"] == mechanism.upper()
     assert TOKEN_FILE in said["client_send"]
     assert machine.exim("transport", "remote_smtp_smarthost")["hosts_require_auth"] == "*"
-    assert machine.relay.wait_for_message().auth_user == USER.encode()
+    assert machine.relay.wait_for_message().auth_user == user.encode()
     assert machine.relay.messages()[0].tls
-    assert attempts(machine) == [(mechanism.upper(), USER.encode())] * 2  # the probe's and Exim's
+    assert attempts(machine) == [(mechanism.upper(), user.encode())] * 2  # the probe's and Exim's
 
 
 def empty(machine: Machine) -> None:

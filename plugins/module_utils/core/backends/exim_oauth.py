@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from .. import marks
 from ..errors import Problem
+from .base import raw
 from .exim_files import AUTHENTICATORS, CONF, TEMPLATE
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ SECURE = "${if !eq{$tls_out_cipher}{}}"
 _TOKEN = "${{sg{{${{extract{{access_token}}{{${{readfile{{{}}}{{}}}}}}{{$value}}fail}}}}{{\\N\\^\\N}}{{^^}}}}"  # noqa: S105
 _XOAUTH2 = "<; ; user={user}\\x01auth=Bearer {token}\\x01\\x01; ;"
 _OAUTHBEARER = "<; ; n,a={user},\\x01host={host}\\x01port={port}\\x01auth=Bearer {token}\\x01\\x01; \\x01"
-_USER = re.compile(r"<; ; (?:user=|n,a=)(.*?),?\\x01")
+_USER = re.compile(r"<; ; (?:user=(.*?)|n,a=(.*?),)\\x01")
 _BEGIN = re.compile(r"^begin[ \t]+authenticators[ \t]*\n", re.M)
 _INTERPRETED = re.compile(r"[\\${};^\x00-\x20\x7f]")
 
@@ -73,15 +74,22 @@ def authenticator(service: Service, mechanism: str, path: str) -> str:
 
 def username(values: Mapping[str, str], host: str, port: int, security: str, path: str) -> str | None:
     """Whose token Exim would send by its effective options; None when it would not, or not as it should."""
-    mechanism, said = values.get("public_name", ""), values.get("client_send", "")
+    mechanism, said = values.get("public_name", ""), _unprinted(values.get("client_send", ""))
     found = _USER.match(said)
     condition = values.get("client_condition", "")
     if found is None or condition != ("" if security == "none" else SECURE):
         return None
-    user = found.group(1)
+    user = found.group(1) or found.group(2) or ""
     if mechanism == "OAUTHBEARER":
         user = user.replace("=2C", ",").replace("=3D", "=")
     return user if client_send(mechanism, user, host, port, path) == said else None
+
+
+def _unprinted(text: str) -> str:
+    """An option's value from what ``exim4 -bP`` prints of it: bytes that are not ASCII are octal there."""
+    return re.sub(rb"\\([0-3][0-7]{2})", lambda found: bytes([int(found.group(1), 8)]), raw(text)).decode(
+        "utf-8", "surrogateescape"
+    )
 
 
 def put(template: str, lines: str) -> str | None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from unit.exim_host import LOGIN, RELAY, SAID, SPLIT, TEMPLATE, contents, deploy, installed, plan_of, running, service
 from unit.fake_host import FakeHost
@@ -27,6 +27,9 @@ NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_
 
 
 @settings(max_examples=50)
+@example(",", "xoauth2", "none", True)
+@example("a,=:<b,", "xoauth2", "tls", False)
+@example("=2C,", "oauthbearer", "starttls", True)
 @given(NAMES, st.sampled_from(["xoauth2", "oauthbearer"]), st.sampled_from(["none", "starttls", "tls"]), st.booleans())
 def test_what_is_rendered_is_read_back(username, mechanism, security, split):
     wanted = service(**{**OAUTH, "username": username, "security": security, "allow_cleartext_auth": True})
@@ -36,6 +39,16 @@ def test_what_is_rendered_is_read_back(username, mechanism, security, split):
     form = Exim(host, {"oauth_mechanism": mechanism}).read("default").form
     assert (form["auth_type"], form["username"], form["password"]) == ("oauth", username, None)
     assert plan_of(host, wanted, oauth_mechanism=mechanism).empty
+
+
+def test_what_exim_prints_in_octal_is_read() -> None:
+    said = exim_oauth.client_send("XOAUTH2", "ä@x.example", "h.example", 587, TOKEN_FILE)
+    values = {
+        "public_name": "XOAUTH2",
+        "client_send": said.replace("ä", "\\303\\244"),
+        "client_condition": exim_oauth.SECURE,
+    }
+    assert exim_oauth.username(values, "h.example", 587, "tls", TOKEN_FILE) == "ä@x.example"
 
 
 def exim_files_conf() -> str:
