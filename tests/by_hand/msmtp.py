@@ -135,6 +135,22 @@ CASES: dict[str, Case] = {
     "a line that msmtp refuses": case(
         GOOD + "tls_sni yes please\n", {"default": TO_RELAY}, live=kinds("config-refused"),
     ),
+    "an eval": case(
+        f"defaults\ntls on\nauth on\naccount a\nhost {RELAY}\nport 587\nuser fleet\npassword {PASSWORD}\n"
+        "from a@hosts.example\naccount default\n"
+        f"host {RELAY}\nport 587\nuser fleet\neval touch /var/ran; echo password {PASSWORD}\n",
+        {
+            "default": {**TO_RELAY, "auth_type": "password", "username": "fleet", "password": "(unset)"},
+            "a": {**TO_RELAY, **LOGIN, "senders": ["a@hosts.example"]},
+        },
+        kinds("not-understood"),
+        silent=kinds("credentials-missing", "config-refused"),
+    ),
+    "a secret that is no file": case(
+        GOOD.replace(f"password {PASSWORD}", "passwordeval cat /dev/zero"),
+        {"default": {**TO_RELAY, "auth_type": "password", "password": "(unset)"}},
+        silent=kinds("unreadable", "credentials-missing"),
+    ),
     "a CA file that is not there": case(
         GOOD.replace(CA, "/etc/ssl/gone.pem"), {"default": {**TO_RELAY}}, kinds("ca-missing"),
         drift={"ca_file": ("(not there)", "/etc/ssl/gone.pem")},

@@ -19,6 +19,7 @@ from .errors import HostError
 from .host import Completed, LogMark, Snapshot
 
 SEARCH = ("/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin")
+LARGEST = 64 << 20  # bytes of a file that is read whole; a map of a million entries has less
 MAX_LINKS = 40  # as the kernel's own limit (path_resolution(7))
 
 
@@ -41,7 +42,9 @@ class PosixHost:
                 found = os.fstat(file.fileno())
                 if not stat.S_ISREG(found.st_mode):
                     raise HostError(path, "is not a regular file", "it may have been meant to be one")
-                content = file.read()
+                if found.st_size > LARGEST:
+                    raise HostError(path, f"has more than {LARGEST >> 20} MiB", "what wrote it?")
+                content = file.read() or b""  # None: it would wait, as files of the kernel's can
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

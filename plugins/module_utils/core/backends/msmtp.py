@@ -156,7 +156,7 @@ class Msmtp(Backend):
             told = f"the accounts {theirs} of {MAIN} are not kept while a service is there; absent gives them back"
             observed.warnings.append(told)
         account = _asked(found, text, name)
-        settings = self._effective(account, observed)
+        settings = self._effective(account, observed, text)
         if settings and account:
             password = self._password(account)
             observed.secrets += [password] if password else []
@@ -164,8 +164,11 @@ class Msmtp(Backend):
             observed.form = form_of(settings, password, msmtp_file.canonical(senders))
         return observed
 
-    def _effective(self, account: Account | None, observed: Observed) -> Settings:
+    def _effective(self, account: Account | None, observed: Observed, text: str) -> Settings:
         """What msmtp itself makes of the file; nothing when it refuses it. Where it cannot run: our own reading."""
+        if msmtp_file.runs_a_command(text):
+            observed.warnings.append(f"{MAIN} has an eval, whose command is not run here: msmtp was not asked")
+            return {}
         if self.host.live:
             done = self._ask(account.name if account else "default")
             if done.code == 0:

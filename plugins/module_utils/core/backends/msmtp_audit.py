@@ -27,6 +27,7 @@ UNKNOWN = (
 )  # fmt: skip
 KEPT = ("logfile", "aliases", "domain")  # options of the backend with the very name and meaning
 _BY_TLS_ONLY = ("on", "off", "external", "gssapi", "scram-sha-1", "scram-sha-256", "cram-md5", "digest-md5")
+_EVAL = "an audit does not run its command, which may set anything"
 
 
 class MsmtpAuditor(Auditor):
@@ -48,14 +49,17 @@ class MsmtpAuditor(Auditor):
             if text:
                 self.tell("user-file", path, instead=MAIN, user=user)
             if self.homes:
-                self._in_home(user, path)
+                try:
+                    self._in_home(user, path)
+                except HostError as error:  # what one user made of it hides nobody else's
+                    self.tell("unreadable", error.problems[0].option, detail=error.problems[0].problem)
 
     def _managed(self, name: str, text: str) -> None:
         found = self._add(Found(name, MAIN, {}, managed=True))
         observed = self.software.read(name)
         self.secrets += observed.secrets
         found.form = observed.form
-        if not observed.form:
+        if not observed.form and not msmtp_file.runs_a_command(text):
             found.tell("config-refused", MAIN, detail="; ".join(observed.warnings) or "see msmtp --pretend")
         account = next((one for one in msmtp_file.accounts(text) if one.name in (name, f"{name}/")), None)
         if account:
@@ -100,6 +104,9 @@ class MsmtpAuditor(Auditor):
         found.secrets += [secret] if secret else []
         lost = [key for key in UNKNOWN if settings.get(key)]
         found.lost += [Problem(key, "has no option in a service, and is not kept", "is it needed?") for key in lost]
+        if "eval" in settings:
+            found.tell("not-understood", found.path, detail=f"{found.path} has an eval for {found.name}: {_EVAL}")
+            found.refused.append(Problem("eval", _EVAL, "write into the file what it gives"))
         if settings.get("protocol", "smtp") != "smtp":
             found.refused.append(Problem("protocol", "is LMTP", "set it up by hand"))
         if found.form["auth_type"] != "none":
@@ -117,7 +124,7 @@ class MsmtpAuditor(Auditor):
         if secret is None and command:
             told = "comes from a command, which an audit does not run"
             found.lost.append(Problem("password", told, "put the password itself into the vault"))
-        elif secret is None or not settings.get("user"):
+        elif (secret is None or not settings.get("user")) and "eval" not in settings:
             found.tell("credentials-missing", found.path, "password", host=settings.get("host", ""))
         elsewhere = by_hand.secret_file(command) if command else "" if settings.get("password") else netrc
         for path in (found.path if settings.get("password") else "", elsewhere if secret else ""):
@@ -159,11 +166,10 @@ class MsmtpAuditor(Auditor):
                     yield user, f"{home}/{file}"
 
     def _in_home(self, user: str, path: str) -> None:
-        try:
-            text = text_of(self.host, path)
-        except HostError as error:
-            self.tell("unreadable", path, detail=error.problems[0].problem)
+        now = self.host.read(path)
+        if now is None:
             return
+        text = now.content.decode("utf-8", "surrogateescape")
         self.secrets += msmtp_file.secrets(text)
         home = next(path[: -len(file) - 1] for file in USER_FILES if path.endswith("/" + file))
         seen: list[Settings] = []
@@ -172,7 +178,7 @@ class MsmtpAuditor(Auditor):
             if settings in seen or not settings.get("host"):
                 continue
             seen.append(settings)
-            secret = by_hand.password(self.host, account, f"{home}/{NETRC}")
+            secret = by_hand.password(self.host, account, f"{home}/{NETRC}", now.owner)
             named = service_name(f"{user}-{account.name}", [one.name for one in self.found])
             sender = settings.get("from", "") if account.name != "default" else ""
             form = msmtp_file.form_of(settings, secret, msmtp_file.canonical([sender] if sender else []))

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from .. import marks
+from ..errors import HostError
 from ..redaction import Secret
 from . import msmtp_file
 from .base import text_of
@@ -32,7 +33,7 @@ def read(backend: Msmtp, service: Service, observed: Observed) -> None:
     if service.name in marks.tidy(text)[1] or not text.strip():
         return
     account = chosen(msmtp_file.accounts(text), service.senders)
-    if account is None or not account.settings().get("host"):
+    if account is None or not account.settings().get("host") or "eval" in account.settings():
         return
     secret = password(backend.host, account, SYSTEM_NETRC)
     observed.secrets += [secret] if secret else []
@@ -58,10 +59,11 @@ def _without_sender(account: Account) -> Iterator[tuple[str, str]]:
     return iter(sorted(item for item in account.settings().items() if item[0] != "from"))
 
 
-def password(host: Host, account: Account, netrc: str) -> str | None:
+def password(host: Host, account: Account, netrc: str, owner: str = "") -> str | None:
     """The account's password: in the file, by a plain ``cat`` of another one, or in a netrc(5) file.
 
-    None where that cannot be known. No command is run.
+    None where that cannot be known. No command is run. ``owner``: whose files are taken, empty for anybody's: what root
+    reads in a user's name, or sends to a relay of that user's choice, must be that user's own.
     """
     settings = account.settings()
     if settings["auth"] == "off":
@@ -71,8 +73,17 @@ def password(host: Host, account: Account, netrc: str) -> str | None:
     command = settings.get("passwordeval", "")
     if command:
         path = secret_file(command)
-        return (text_of(host, path).split("\n")[0] or None) if path else None
-    return _in_netrc(text_of(host, netrc), settings.get("host", ""), settings.get("user", ""))
+        return (_text(host, path, owner).split("\n")[0] or None) if path else None
+    return _in_netrc(_text(host, netrc, owner), settings.get("host", ""), settings.get("user", ""))
+
+
+def _text(host: Host, path: str, owner: str) -> str:
+    """A file that holds a secret; empty where it is no file, cannot be read, or is somebody else's."""
+    try:
+        now = host.read(path)
+    except HostError:
+        return ""
+    return "" if now is None or owner not in ("", now.owner) else now.content.decode("utf-8", "surrogateescape")
 
 
 def secret_file(command: str) -> str:

@@ -155,6 +155,11 @@ def tells_secrets(text: str) -> bool:
     return any(command not in _COMMANDS and not _READS_TOKEN.match(argument) for command, argument in entries(text))
 
 
+def runs_a_command(text: str) -> bool:
+    """Has it a line that msmtp runs whenever it reads the file, ``msmtp --pretend`` included? (msmtp(1), eval)"""
+    return any(command == "eval" for command, _argument in entries(text))
+
+
 def complaint(words: str) -> str:
     """Why msmtp refuses a file, without what it quotes from it: that may be a secret."""
     line = re.search(r"line \d+(?=:)", words)

@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 from by_hand import PASSWORD
 from by_hand.msmtp import CASES, HOME
 from unit.audited import assert_seen, laid_down, looked_at
 
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.audit import audit
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends import msmtp_by_hand
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.posix_host import PosixHost
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -24,6 +28,50 @@ def test_homes_are_looked_into_only_when_that_is_asked() -> None:
     result = looked_at(laid_down(CASES["users with files of their own"]))
     assert [one["name"] for one in result["services"]] == ["default"]
     assert [one["path"] for one in result["findings"] if one["id"] == "user-file"] == [HOME]
+
+
+def test_what_a_user_names_is_read_only_where_it_is_that_users_own() -> None:
+    """Else a relay of the user's choice would get root's secrets, when probing is asked for."""
+    host = laid_down(CASES["users with files of their own"])
+    account = "account default\nhost relay.example.test\ntls on\nauth on\nuser someone\n"
+    mine = f"{account}passwordeval cat /home/user/.secret\n"
+    for owner, password in (("user", "(set)"), ("root", "(unset)")):
+        host.put("/home/user/.secret", "of-somebody", 0o600, owner)
+        host.put(HOME, mine, 0o600, "user")
+        (found,) = [one for one in looked_at(host, homes=True)["services"] if one["user"]]
+        assert found["password"] == password
+    host.put(HOME, account, 0o600, "user")
+    for owner, password in (("user", "(set)"), ("root", "(unset)")):
+        host.put("/home/user/.netrc", "machine relay.example.test login someone password of-somebody", 0o600, owner)
+        (found,) = [one for one in looked_at(host, homes=True)["services"] if one["user"]]
+        assert found["password"] == password
+
+
+def test_one_users_odd_file_hides_nobody_elses(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\n")
+    users = ("first", "second", "third")
+    for user in users:
+        home = tmp_path / "home" / user
+        home.mkdir(parents=True)
+        (home / ".msmtprc").write_text(f"account default\nhost relay.example.test\nuser {user}\n")
+    (tmp_path / "home/first/.msmtprc").unlink()
+    (tmp_path / "home/first/.msmtprc").mkdir()
+    (tmp_path / "home/second/.msmtprc").unlink()
+    with (tmp_path / "home/second/.msmtprc").open("wb") as sparse:
+        sparse.truncate(1 << 40)
+    result = audit({"homes": True}, PosixHost(str(tmp_path)))
+    assert [one["user"] for one in result["services"]] == ["third"]
+    assert sorted(one["path"] for one in result["findings"] if one["id"] == "unreadable") == [
+        "/home/first/.msmtprc",
+        "/home/second/.msmtprc",
+    ]
+
+
+def test_a_file_of_the_kernel_that_would_wait_is_empty() -> None:
+    """/proc/kmsg is a regular file, and reading it without waiting gives nothing."""
+    now = PosixHost("/").read("/proc/kmsg") if os.geteuid() == 0 else None
+    assert now is None or isinstance(now.content, bytes)
 
 
 @pytest.mark.parametrize(
