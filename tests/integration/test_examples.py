@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import yaml
 from lab.authority import Authority
+from lab.driven import Driven
 from lab.layers import why_unavailable
 from lab.oauth_server import OAuthServer
 from lab.oauth_server import why_unavailable as why_no_server
-from lab.playbook import Played, play
+from lab.playbook import Played
 from lab.relay import Relay, listeners
 from lab.tree import RELAY_ADDRESS, RELAY_NAME, Tree
 
@@ -50,21 +51,21 @@ def host(tmp_path: Path) -> Iterator[tuple[Tree, Relay]]:
         yield tree, relay
 
 
-def told(host: Tree, folder: Path, module: str) -> Played:
+def told(host: Tree, driven: Driven, module: str) -> Played:
     """Every example twice: what it would do, then what it does."""
     tasks = examples(module)
-    played = twice(host, folder, tasks, smtp_password=PASSWORD)
+    played = twice(host, driven, tasks, smtp_password=PASSWORD)
     assert len([one for one in played.results if one.status == "ok"]) == 2 * len(tasks), played.out
     assert PASSWORD not in played.out + played.err
     return played
 
 
-def twice(host: Tree, folder: Path, tasks: list[dict[str, Any]], **variables: Any) -> Played:
+def twice(host: Tree, driven: Driven, tasks: list[dict[str, Any]], **variables: Any) -> Played:
     story = []
     for task in tasks:
         story.append({**task, "name": "check: " + task["name"], "check_mode": True})
         story.append(task)
-    played = play(folder, story, [host], variables, ["--diff"])
+    played = driven.play(story, [host], variables, ["--diff"])
     assert played.code == 0, played.out + played.err
     return played
 
@@ -84,10 +85,10 @@ def test_every_module_has_documentation_and_examples() -> None:
     assert modules == sorted(tested + elsewhere), "a new module's examples are to be run here as well"
 
 
-def test_the_examples_of_smtp_service(host: tuple[Tree, Relay], tmp_path: Path) -> None:
+def test_the_examples_of_smtp_service(host: tuple[Tree, Relay], driven: Driven) -> None:
     tree, relay = host
     before = tree.read(MAIN), tree.read("/etc/postfix/master.cf")
-    played = told(tree, tmp_path, "smtp_service")
+    played = told(tree, driven, "smtp_service")
     said, done = changes(played)
     assert said == done, "check mode told something else than what was done"
     assert done[0] is True
@@ -101,13 +102,13 @@ def test_the_examples_of_smtp_service(host: tuple[Tree, Relay], tmp_path: Path) 
     assert not list(tree.path.glob("etc/postfix/*fleetmail*"))
 
 
-def test_the_examples_of_smtp_service_info(host: tuple[Tree, Relay], tmp_path: Path) -> None:
+def test_the_examples_of_smtp_service_info(host: tuple[Tree, Relay], driven: Driven) -> None:
     tree, relay = host
     tree.write("/home/user/.msmtprc", f"account default\nhost {RELAY_NAME}\n", 0o600)
     tree.run(["postconf", "-e", f"relayhost=[{RELAY_NAME}]:587", "smtp_tls_CAfile=/etc/ssl/relay-ca.pem"])
     tree.let_cool()
     before = tree.read(MAIN)
-    played = told(tree, tmp_path, "smtp_service_info")
+    played = told(tree, driven, "smtp_service_info")
     assert not any(any(one) for one in changes(played))
     look, *_rest, probed = [one.result for one in played.results if not one.task.startswith("check: ")]
     assert {(one["backend"], one["host"]) for one in look["services"]} == {
@@ -121,10 +122,10 @@ def test_the_examples_of_smtp_service_info(host: tuple[Tree, Relay], tmp_path: P
     assert (task["host"], task["security"]) == (RELAY_NAME, "starttls")
 
 
-def test_the_examples_of_smtp_probe(host: tuple[Tree, Relay], tmp_path: Path) -> None:
+def test_the_examples_of_smtp_probe(host: tuple[Tree, Relay], driven: Driven) -> None:
     tree, relay = host
     before = tree.read(MAIN)
-    played = told(tree, tmp_path, "smtp_probe")
+    played = told(tree, driven, "smtp_probe")
     assert not any(any(one) for one in changes(played))
     levels = [one.result["verification"]["reached"] for one in played.results]
     assert {"tls", "auth", "recipient"} == set(levels)
@@ -139,7 +140,7 @@ LOGIN, USER = "login.example.test", "fleet@example.test"
 
 
 @pytest.mark.skipif(bool(why_no_server()), reason=why_no_server() or "the server is there")
-def test_the_examples_of_the_grant(tmp_path: Path) -> None:
+def test_the_examples_of_the_grant(tmp_path: Path, driven: Driven) -> None:
     authority = Authority(tmp_path / "authority")
     where = {"host": RELAY_ADDRESS, "name": LOGIN, "port": 443, "ca_file": authority.ca_file}
     server = OAuthServer(certificate=authority.good(LOGIN), **where)
@@ -149,24 +150,24 @@ def test_the_examples_of_the_grant(tmp_path: Path) -> None:
         secret = {"smtp_client_secret": server.service.client_secret}
         assert [task["name"][:8] for task in tasks] == EXPECTED
 
-        begun = twice(tree, tmp_path, tasks[:2])
+        begun = twice(tree, driven, tasks[:2])
         assert (changes(begun)[0][0], changes(begun)[1][0]) == (True, True)
         first = begun.of("Begin, with the client that is registered with the provider")
         pasted = {"smtp_authorization_response": server.authorize(first["authorization"]["url"], USER)}
 
-        coded = twice(tree, tmp_path, tasks[2:9], begun=first, **pasted, **secret)
+        coded = twice(tree, driven, tasks[2:9], begun=first, **pasted, **secret)
         second = coded.of("Begin on a machine without a browser, by a code")
         assert coded.of(tasks[2]["name"])["token"]["status"] == "authorized"
         server.approve_device(second["authorization"]["user_code"], USER)
-        done = play(tmp_path, tasks[9:10], [tree])
+        done = driven.play(tasks[9:10], [tree])
         assert done.of("Wait until somebody typed it in")["token"]["status"] == "authorized", done.out
 
-        asked = twice(tree, tmp_path, examples("smtp_oauth_token_info"))
+        asked = twice(tree, driven, examples("smtp_oauth_token_info"))
         assert [one["status"] for one in asked.of("How are they?")["tokens"]] == ["authorized"] * 3 + ["pending"]
         seen = asked.of("Does the server agree?")["tokens"][0]["introspection"]
         assert (seen["active"], seen["problem"]) == (True, None)
 
-        gone = twice(tree, tmp_path, tasks[10:])
+        gone = twice(tree, driven, tasks[10:])
         assert changes(gone) == ([True], [True])
         assert not list(tree.path.glob("var/lib/fleetmail/oauth/*"))
         refreshable = [one for one in server.exchanges(endpoint="revocation") if one.status == 200]

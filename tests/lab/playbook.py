@@ -10,14 +10,19 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from .space import Space
-from .tree import Tree
 
 PLUGINS = Path(__file__).parent / "plugins"
 LOCAL = f"here ansible_connection=local ansible_python_interpreter={sys.executable}"
 Task = Mapping[str, Any]
+
+
+class Host(Protocol):
+    """What an inventory can have: its line says how it is reached (lab, ssh, local)."""
+
+    def inventory_line(self) -> str: ...
 
 
 class Result(NamedTuple):
@@ -48,7 +53,7 @@ class Played(NamedTuple):
 def play(
     folder: Path,
     tasks: Sequence[Task],
-    hosts: Sequence[Tree] = (),
+    hosts: Sequence[Host] = (),
     variables: Mapping[str, Any] | None = None,
     arguments: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
@@ -65,16 +70,22 @@ def play(
     ansible: the virtual environment whose ansible-playbook runs.
     """
     command, settings = prepared(folder, tasks, hosts, variables, arguments, ansible, book)
-    results = folder / "output/results.jsonl"
+    reaching = network.net_command(command) if network else command
+    return carried_out(folder, reaching, {**settings, **(environment or {})}, timeout)
+
+
+def carried_out(folder: Path, command: Sequence[str], environment: Mapping[str, str], timeout: float) -> Played:
+    """Run what was prepared in the folder; gives what the journal tells of it, whichever program it is."""
     done = subprocess.run(
-        network.net_command(command) if network else command,
+        command,
         cwd=folder / "input",
-        env={**settings, **(environment or {})},
+        env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=timeout,
         check=False,
     )
+    results = folder / "output/results.jsonl"
     lines = results.read_text().splitlines() if results.exists() else []
     texts = (text.decode("utf-8", "replace") for text in (done.stdout, done.stderr))
     return Played(done.returncode, *texts, [Result(**json.loads(line)) for line in lines])
@@ -83,7 +94,7 @@ def play(
 def prepared(
     folder: Path,
     tasks: Sequence[Task],
-    hosts: Sequence[Tree] = (),
+    hosts: Sequence[Host] = (),
     variables: Mapping[str, Any] | None = None,
     arguments: Sequence[str] = (),
     ansible: Path = Path(sys.executable).parents[1],
