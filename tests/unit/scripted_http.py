@@ -67,8 +67,15 @@ class Script:
             raise answer
         return answer
 
-    def client(self, registration: Registration = CLIENT, now: float = NOW) -> TokenClient:
-        return TokenClient(registration, PosixHost(), transport=self, sleep=self.pauses.append, now=lambda: now)
+    def client(self, registration: Registration = CLIENT, now: float = NOW, chance: float = 0) -> TokenClient:
+        return TokenClient(
+            registration,
+            PosixHost(),
+            transport=self,
+            sleep=self.pauses.append,
+            now=lambda: now,
+            chance=lambda: chance,
+        )
 
     @property
     def forms(self) -> list[dict[str, str]]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ASSUMED = 3600  # s: what a token lives whose server does not say (RFC 6749 5.1 leaves it open; an hour is usual)
 FIRST_PAUSE, LONGEST_PAUSE = 60, 3600  # s between the requests of a keeper to a server that says no
+PASSING_PAUSE = 900  # s: the longest where the trouble passes by itself, for mail waits from then on
 
 
 def authorized(state: TokenState, registration: Registration, reply: Reply, now: int) -> TokenState:
@@ -89,7 +90,8 @@ def _troubled(
         row = Trouble("", "", since=whole(now))
     if row.cause != trouble.cause:
         state = noted(state, now, "failed", trouble.cause)
-    pause = min(FIRST_PAUSE << min(row.attempts, 16), LONGEST_PAUSE)
+    longest = PASSING_PAUSE if trouble.status == "unreachable" else LONGEST_PAUSE
+    pause = min(FIRST_PAUSE << min(row.attempts, 16), longest)
     trouble = trouble._replace(
         description=trouble.description[:LONGEST_DETAIL],
         next_step=trouble.next_step[:LONGEST_DETAIL],

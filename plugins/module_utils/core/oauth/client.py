@@ -85,7 +85,7 @@ class TokenClient:
     """One client of one authorization server.
 
     ``clock_off``: seconds that this host's clock is ahead of the server's, by the last answer; None before there was
-    one. ``timeout``: seconds for one exchange. ``transport``, ``sleep`` and ``now`` are for tests.
+    one. ``timeout``: seconds for one exchange. ``transport``, ``sleep``, ``now`` and ``chance`` (0 to 1) are for tests.
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class TokenClient:
         transport: Transport | None = None,
         sleep: Callable[[float], None] = time.sleep,
         now: Callable[[], float] = time.time,
+        chance: Callable[[], float] | None = None,
     ) -> None:
         self.registration = registration
         self.effective = registration.effective()
@@ -104,6 +105,7 @@ class TokenClient:
         self._timeout = timeout
         self._now = now
         self._sleep = sleep
+        self._chance = chance or _chance
         self._transport = transport or Requests(registration.ca_file, registration.validate_certs, registration.proxy)
         self._metadata: dict[str, Any] | None = None
         self._undescribed: tuple[float, Refused] | None = None
@@ -306,16 +308,25 @@ class TokenClient:
                 answer = self._transport(call, min(self._timeout, max(1.0, end - time.monotonic())))
             except NoAnswer as missed:
                 passing = missed.kind in ("connection_refused", "no_route", "timeout", "name_unknown")
-                if missed.sent or not passing or pause is None or time.monotonic() + pause + 1 > end:
+                if missed.sent or not passing or pause is None or not self._waited(pause, end):
                     raise self._no_answer(option, call.url, missed) from None
-                self._sleep(pause)
                 continue
             self._note_clock(answer)
             wait = answers.retry_after(answer.headers, self._now()) if answer.status in (429, 503) else None
-            if wait is None or wait > LONGEST_WAIT or pause is None or time.monotonic() + wait + 1 > end:
+            if wait is None or wait > LONGEST_WAIT or pause is None or not self._waited(max(wait, 1), end):
                 return answer
-            self._sleep(max(wait, 1))
         raise AssertionError("the last try gives an answer or raises")
+
+    def _waited(self, seconds: float, end: float) -> bool:
+        """Wait so long, and by chance up to half as long again; False: patience would end before (monotonic clock).
+
+        Hosts that a server sent away in the same second, with the same Retry-After, would all come back in one.
+        """
+        seconds *= 1 + self._chance() / 2
+        if time.monotonic() + seconds + 1 > end:
+            return False
+        self._sleep(seconds)
+        return True
 
     def _note_clock(self, answer: Answer) -> None:
         date = answers.http_date(answer.headers.get("date", ""))
@@ -382,6 +393,12 @@ class TokenClient:
             value = said.get(field)
             if isinstance(value, str):
                 self._redactor.learn(value)
+
+
+def _chance() -> float:
+    from random import random
+
+    return random()  # noqa: S311 - no secret comes of it
 
 
 def _missing(subject: str, library: str) -> Refused:

@@ -154,7 +154,7 @@ class _Keeper:
     def _client(self, registration: Registration) -> TokenClient:
         from .client import TokenClient
 
-        return TokenClient(registration, self.host)
+        return TokenClient(registration, self.host, now=self.now)
 
     def _ensured(self, name: str, force: bool = False, patient: bool = False) -> Outcome:
         return ensure(self.store, name, self._client, self.now, force=force, patient=patient)

@@ -26,7 +26,7 @@ from lab.error_replies import (
     retry_after,
     truncated,
 )
-from lab.error_server import ErrorServer
+from lab.error_server import ErrorServer, Step
 from lab.granting import accept
 from lab.microsoft_errors import AADSTS
 from unit.token_store import DAY, NAME, NOW, SCOPE, USER, Held
@@ -304,6 +304,22 @@ def test_a_keeper_does_not_hammer_a_server_that_says_no(one: Held, server: Error
     assert one.state.trouble.attempts == writes
     assert one.state.trouble.since == NOW + 3300
     assert len([event for event in one.state.history if event.what == "failed"]) == 1
+
+
+@pytest.mark.parametrize(("step", "longest"), [(html(502), 900), (oauth_error("invalid_client", 401), 3600)])
+def test_a_server_that_is_back_is_found_soon(one: Held, server: ErrorServer, step: Step, longest: int) -> None:
+    """Mail waits where the trouble passes by itself; where somebody has to act, an hour more does not matter."""
+    server.always(step)
+    one.wait(seconds=3300)
+    pauses = []
+    for _try in range(9):
+        one.ensure(patient=True)
+        assert one.state.trouble is not None
+        pauses.append(one.state.trouble.retry_at - one.state.trouble.at)
+        one.wait(seconds=pauses[-1])
+    assert pauses == [min(60 << attempt, longest) for attempt in range(9)]
+    server.always(None)
+    assert one.ensure(patient=True).refreshed
 
 
 def test_retry_after_is_obeyed(one: Held, server: ErrorServer) -> None:
