@@ -30,9 +30,15 @@ def blocks(document: str) -> Iterator[tuple[str, str]]:
 
 
 def files(document: str) -> dict[str, str]:
-    """The files that a document shows: YAML that begins with its name (``# site.yml``)."""
-    named = ((re.match(r"# (\S+\.yml)\n", text), text) for language, text in blocks(document) if language == "yaml")
+    """The files that a document shows: YAML or INI that begins with its name (``# site.yml``)."""
+    shown = (text for language, text in blocks(document) if language in ("yaml", "ini"))
+    named = ((re.match(r"# (\S*[./]\S+)\n", text), text) for text in shown)
     return {found.group(1): text for found, text in named if found}
+
+
+def commands(document: str) -> list[str]:
+    """The command lines that a guide shows (``$ ansible-playbook ...``), in their order."""
+    return [text[2:].rstrip("\n") for language, text in blocks(document) if language == "console"]
 
 
 def output(document: str, beginning: str) -> str:
