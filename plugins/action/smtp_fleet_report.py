@@ -106,6 +106,9 @@ def _checked(options: Record) -> int:
         mode = -1
     if not 0 <= mode <= 0o777:
         problems.append(Problem("mode", f"'{options['mode']}' is no file mode", 'digits in quotes, as "0644"'))
+    elif mode & 0o600 != 0o600:  # YAML makes 420 of 0644 without quotes, and that would be r---w----
+        why = f"'{options['mode']}' is a mode with which the owner could not read and write the report"
+        problems.append(Problem("mode", why, 'digits in quotes, as "0644"'))
     problems += [
         Problem(name, "cannot be less than 0", "seconds" if name == "max_age" else "days")
         for name in ("max_age", "certificate_days")

@@ -352,6 +352,8 @@ def test_all_problems_with_the_options_are_told_at_once(fleet: Fleet) -> None:
       ignore_errors: true
     - fleetmail.smtp.smtp_fleet_report: {folder: report, hosts: [web1], template: ansible.cfg, merge: []}
       ignore_errors: true
+    - fleetmail.smtp.smtp_fleet_report: {folder: report, hosts: [web1], mode: 0644}
+      ignore_errors: true
     - fleetmail.smtp.smtp_fleet_report: {folder: ansible.cfg/report, hosts: [web1]}
       ignore_errors: true
 """
@@ -359,7 +361,7 @@ def test_all_problems_with_the_options_are_told_at_once(fleet: Fleet) -> None:
     told = " ".join(fleet.play("-v", playbook="wrong.yml").out.split())
     for said in (
         "mode: 'rwx' is no file mode", "cannot be less than 0", "ansible.cfg: is no JSON", "missing.json is not there",
-        "pdf", "cannot be written",
+        "pdf", "cannot be written", "mode: '420' is a mode with which the owner could not read",
     ):  # fmt: skip
         assert said in told
     assert "Traceback" not in told

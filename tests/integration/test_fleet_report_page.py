@@ -251,6 +251,7 @@ def test_the_detail_of_a_host_by_keyboard(page: Any, document: Record) -> None:
         line.startswith("-") and not line.startswith("---") for line in service["diff"].splitlines()
     )
     assert service["verification"]["steps"][0]["detail"] in dialog.inner_text()
+    assert "/etc/postfix/main.cf would be changed" in dialog.inner_text()
     page.keyboard.press("ArrowRight")
     assert page.locator("#detail-name").inner_text() == listed[1]
     page.keyboard.press("ArrowLeft")

@@ -48,6 +48,12 @@ const detail = (() => {
     return pairs([["sent", test.sent === true], ["via", test.via], ["reply", test.reply], ["message id", test.message_id], ["queue id", test.queue_id], ["not tried", test.skipped]]);
   }
 
+  // In check mode, and where a change was put back, it is not so now.
+  function fileLine(service, file) {
+    if (service.status === "drifting") return `${file.path} would be ${file.action}`;
+    return `${file.path} ${file.action}${service.rolled_back ? ", and put back" : ""}`;
+  }
+
   const lines = (list, read) => element("ul", { class: "plain value" }, list.map((one) => element("li", {}, read(one))));
 
   function serviceParts(service) {
@@ -56,7 +62,7 @@ const detail = (() => {
         service.rolled_back ? " · put back as it was" : "")),
       formTable(service),
       service.diff ? titled("Difference", diffBlock(service.diff)) : "",
-      service.files ? titled("Files", lines(service.files, (one) => `${one.path} ${one.action}`)) : "",
+      service.files ? titled("Files", lines(service.files, (one) => fileLine(service, one))) : "",
       service.actions ? titled("Commands", lines(service.actions, (one) => one)) : "",
       service.verification ? titled("Conversation with the relay", verification(service.verification)) : "",
       service.test_send ? titled("Test mail", sent(service.test_send)) : "",
