@@ -11,7 +11,6 @@ Ready-made steps are in lab.error_replies.
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import ssl
 import struct
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
 from .plain_oauth import Answer, PlainOAuth, Request
-from .space import listen
+from .threaded import ThreadedServer
 
 if TYPE_CHECKING:
     from .authority import Certificate
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 Step = Callable[[Request, Callable[[], Answer]], Answer]
 
 
-class ErrorServer:
+class ErrorServer(ThreadedServer):
     """The server. certificate: https. limit: seconds after which a deed that takes time ends. pause: between drips.
 
     oauth: the correct server behind it (approve(), grants, ...). connections and tls_errors: what came before HTTP.
@@ -44,24 +43,16 @@ class ErrorServer:
     def __init__(
         self, certificate: Certificate | None = None, limit: float = 30, pause: float = 0.2, **plain: Any
     ) -> None:
-        self.limit, self.pause = limit, pause
+        super().__init__(limit, certificate)
+        self.pause = pause
         self.oauth = PlainOAuth(**plain)
-        self.connections = 0
         self.tls_errors: list[str] = []
-        self.stopped = threading.Event()
         self.issuer = ""
-        self.port = 0
         self._seen: list[Request] = []
         self._steps: dict[str, deque[Step]] = defaultdict(deque)
         self._standing: dict[str, Step] = {}
         self._at_accept: deque[str] = deque()
         self._turn = threading.RLock()
-        self._open: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
-        self._context: ssl.SSLContext | None = None
-        if certificate:
-            self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            self._context.load_cert_chain(certificate.chain, certificate.key)
 
     # -- life
 
@@ -69,29 +60,10 @@ class ErrorServer:
         self, host: str = "127.0.0.1", port: int = 0, in_net_of: Space | None = None, name: str = ""
     ) -> ErrorServer:
         """Listen here, or in the network that a tree or space has for this address. name: of the host in all URLs."""
-        listening = listen(host, port, in_net_of.network_of([host]) if in_net_of else None)
-        self.port = listening.getsockname()[1]
+        super().start(host, port, in_net_of)
         self.issuer = f"{'https' if self._context else 'http'}://{name or host}:{self.port}"
         self.oauth.issuer = self.issuer
-        self._open.append(listening)
-        self._run(self._accept, listening)
         return self
-
-    def __enter__(self) -> ErrorServer:
-        return self if self.port else self.start()
-
-    def __exit__(self, *_exception: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """End all connections and wait for their threads."""
-        self.stopped.set()
-        for opened in self._open:
-            with contextlib.suppress(OSError):
-                opened.shutdown(socket.SHUT_RDWR)
-            opened.close()
-        for thread in self._threads:
-            thread.join(10)
 
     def url(self, endpoint: str) -> str:
         """The address of an endpoint: authorize, token, devicecode, revoke, introspect."""
@@ -143,42 +115,21 @@ class ErrorServer:
 
     # -- at work
 
-    def _run(self, target: Callable[[socket.socket], None], argument: socket.socket) -> None:
-        thread = threading.Thread(target=target, args=(argument,), name="error server", daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self, listening: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while not self.stopped.is_set():
-                client, _rest = listening.accept()
-                self.connections += 1
-                self._open.append(client)
-                self._run(self._serve, client)
-
-    def _serve(self, client: socket.socket) -> None:
-        client.settimeout(self.limit)
+    def serve(self, client: socket.socket) -> None:
         with self._turn:
             deed = self._at_accept.popleft() if self._at_accept else "proper"
-        with contextlib.suppress(OSError, ValueError):
-            if deed != "proper":
-                DEEDS[deed](self, client, Answer(0))
-            elif secured := self._secured(client):
-                _Handler(secured, secured.getpeername(), self)  # type: ignore[arg-type]
-                secured.close()
-        with contextlib.suppress(OSError):
-            client.close()
+        if deed != "proper":
+            DEEDS[deed](self, client, Answer(0))
+        elif spoken := self._spoken_on(client):
+            _Handler(spoken, spoken.getpeername(), self)  # type: ignore[arg-type]
+            spoken.close()
 
-    def _secured(self, client: socket.socket) -> socket.socket | None:
-        if not self._context:
-            return client
+    def _spoken_on(self, client: socket.socket) -> socket.socket | None:
         try:
-            wrapped = self._context.wrap_socket(client, server_side=True)
+            return self.secured(client) if self._context else client
         except OSError as problem:
             self.tls_errors.append(str(problem))
             return None
-        self._open.append(wrapped)
-        return wrapped
 
     def answer(self, request: Request) -> Answer:
         """The answer to a request, which is in the journal before."""

@@ -13,17 +13,14 @@ import binascii
 import contextlib
 import random
 import socket
-import ssl
-import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .space import listen
+from .threaded import ThreadedServer
 
 if TYPE_CHECKING:
     from .authority import Certificate
-    from .space import Space
 
 FLOOD = 2 << 20
 STEPS = (
@@ -41,7 +38,7 @@ _REPLIES = {
 _OK = b"250 2.0.0 ok\r\n"
 
 
-class Hostile:
+class Hostile(ThreadedServer):
     """A server that does the deed at the step, and before and after it what it should.
 
     security: none, starttls or tls; the latter two need a certificate. limit: seconds after which it ends a connection.
@@ -58,68 +55,12 @@ class Hostile:
     ) -> None:
         if step not in STEPS or deed not in DEEDS:
             raise ValueError(f"no step {step} or no deed {deed}")
-        self.step, self.deed, self.security, self.limit = step, deed, security, limit
+        super().__init__(limit, certificate)
+        self.step, self.deed, self.security = step, deed, security
         self.received = bytearray()
-        self.connections = 0
-        self.port = 0
-        self.stopped = threading.Event()
-        self._open: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
-        self._context: ssl.SSLContext | None = None
-        if certificate:
-            self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            self._context.load_cert_chain(certificate.chain, certificate.key)
 
-    def start(self, host: str = "127.0.0.1", port: int = 0, in_net_of: Space | None = None) -> Hostile:
-        """Listen here, or in the network that a tree or space has for this address."""
-        listening = listen(host, port, in_net_of.network_of([host]) if in_net_of else None)
-        self.port = listening.getsockname()[1]
-        self._open.append(listening)
-        self._run(self._accept, listening)
-        return self
-
-    def __enter__(self) -> Hostile:
-        return self if self.port else self.start()
-
-    def __exit__(self, *_exception: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """End all connections and wait for their threads."""
-        self.stopped.set()
-        for opened in self._open:
-            with contextlib.suppress(OSError):
-                opened.shutdown(socket.SHUT_RDWR)
-            opened.close()
-        for thread in self._threads:
-            thread.join(10)
-
-    def _run(self, target: Callable[[socket.socket], None], argument: socket.socket) -> None:
-        thread = threading.Thread(target=target, args=(argument,), name=f"hostile {self.deed}", daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self, listening: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while not self.stopped.is_set():
-                client, _rest = listening.accept()
-                self.connections += 1
-                self._open.append(client)
-                self._run(self._serve, client)
-
-    def _serve(self, client: socket.socket) -> None:
-        client.settimeout(self.limit)
-        with contextlib.suppress(OSError, ValueError):
-            _Conversation(self, client).hold()
-        with contextlib.suppress(OSError):
-            client.close()
-
-    def secured(self, client: socket.socket) -> ssl.SSLSocket:
-        """The connection after a proper TLS handshake."""
-        assert self._context, "this security needs a certificate"
-        wrapped = self._context.wrap_socket(client, server_side=True)
-        self._open.append(wrapped)
-        return wrapped
+    def serve(self, client: socket.socket) -> None:
+        _Conversation(self, client).hold()
 
 
 class _Conversation:
