@@ -14,7 +14,7 @@ works inside pytest's process (measured with 26.10 and ansible-core 2.21):
   and fails; every unit test pays for it. Started at a collection's root, it also builds a ``collections`` folder there.
 - It forks that process for each host, whatever threads a relay of the tests has in it.
 
-In a process of its own it works with ansible-core 2.18 to 2.22 (tests/integration/test_driven.py).
+In a process of its own it works with ansible-core 2.18 to 2.22, over the lab's connection, ssh with become, and local.
 
 What it cannot do: it runs one task on all hosts, so a playbook's batches, canary and several plays are for
 ansible-playbook. Its own results leave out a host that skipped the task, and keep a role's last task only; so results
@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from .playbook import Host, Played, Task, carried_out, play, prepared
+from .space import Space
 
 HERE = Path(sys.executable).parents[1]
 OK, FAILED, UNREACHABLE = 0, 2, 4  # as ansible-playbook ends
@@ -53,11 +54,22 @@ class NotDriven(Exception):
 class Driven:
     """Ansible, with all that it reads and writes in one folder; by ``driven`` in tests.
 
-    ansible: the virtual environment whose ansible-core runs.
+    ansible: the virtual environment whose ansible-core runs; network: in which space's, the machine's own unless given;
+    environment: settings beside those of the lab, such as ssh's.
     """
 
-    def __init__(self, folder: Path, ansible: Path = HERE) -> None:
-        self.folder, self.ansible = folder, ansible
+    def __init__(
+        self,
+        folder: Path,
+        ansible: Path = HERE,
+        network: Space | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder, self.ansible, self.network, self.environment = folder, ansible, network, dict(environment or {})
+
+    def by(self, ansible: Path) -> Driven:
+        """The same, with the ansible-core of another environment."""
+        return Driven(self.folder, ansible, self.network, self.environment)
 
     def module(
         self,
@@ -67,7 +79,6 @@ class Driven:
         *,
         check: bool = False,
         variables: Mapping[str, Any] | None = None,
-        environment: Mapping[str, str] | None = None,
         timeout: float = 300,
     ) -> Played:
         """Run one module, by its full name, on the hosts (none: on this machine) by pytest-ansible, with diff.
@@ -82,8 +93,9 @@ class Driven:
         (given / "module.json").write_text(json.dumps({**asked, "inventory": str(given / "hosts")}))
         # What Python would warn of is pytest-ansible's own use of what is to go; Ansible's warnings are in the results.
         command = [str(self.ansible / "bin/python"), "-W", "ignore", "-m", "lab.driven", str(given / "module.json")]
+        reaching = self.network.net_command(command) if self.network else command
         search = {"PYTHONPATH": os.pathsep.join([str(_TESTS), *self._library()])}
-        played = carried_out(self.folder, command, {**settings, **search, **(environment or {})}, timeout)
+        played = carried_out(self.folder, reaching, {**settings, **search, **self.environment}, timeout)
         if played.code not in (OK, FAILED, UNREACHABLE):
             raise NotDriven(f"{name}: {played.out}\n{played.err}")
         return played
@@ -99,9 +111,21 @@ class Driven:
         hosts: Sequence[Host],
         variables: Mapping[str, Any] | None = None,
         arguments: Sequence[str] = (),
+        *,
+        book: str = "",
     ) -> Played:
         """Run tasks by ansible-playbook."""
-        return play(self.folder, tasks, hosts, variables, arguments, ansible=self.ansible)
+        return play(
+            self.folder,
+            tasks,
+            hosts,
+            variables,
+            arguments,
+            environment=self.environment,
+            ansible=self.ansible,
+            book=book,
+            network=self.network,
+        )
 
     def book(
         self,
@@ -111,11 +135,7 @@ class Driven:
         arguments: Sequence[str] = (),
     ) -> Played:
         """Run a playbook, by its full name or its file, by ansible-playbook: with its batches, and all of its plays."""
-        return play(self.folder, [], hosts, variables, arguments, ansible=self.ansible, book=name)
-
-    def by(self, ansible: Path) -> Driven:
-        """The same folder, with the ansible-core of another environment."""
-        return Driven(self.folder, ansible)
+        return self.play([], hosts, variables, arguments, book=name)
 
     def _library(self) -> list[str]:
         """Where another environment's Python finds pytest-ansible, and nothing else of this one."""
