@@ -235,6 +235,22 @@ class Advice(NamedTuple):
 NONE = Advice()
 
 
+class Advised:
+    """What ends well, or with advice."""
+
+    advice: Advice
+
+    @property
+    def problem(self) -> str:
+        """One sentence about the step that failed, what is wrong and what to do; empty when none did."""
+        return self.advice.sentence
+
+    @property
+    def cause(self) -> str:
+        """The name of the cause; empty when nothing failed."""
+        return self.advice.key
+
+
 def advise(step: str, failure: Failure, facts: Mapping[str, Any]) -> Advice:
     """What to make of a failed step, with the relay's own words if it had any."""
     row = next(row for row in TABLE if _fits(row, step, failure))

@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any
 
 from . import tls
-from .advice import Advice, advise
+from .advice import Advice, Advised, advise
 from .dialogue import Deadline, Dialogue, Failure, Reply, connect, shown
 from .sasl import authenticate, choose
 from .target import Password, Target, wire_address
@@ -53,7 +53,7 @@ def plan(security: str, *more: str) -> list[str]:
     return ["connect", *(("tls", "ehlo") if security == "tls" else ("ehlo", "tls")), *more]
 
 
-class Conversation:
+class Conversation(Advised):
     """Runs steps against a target. Nothing of a step is raised: it is noted in ``steps`` and ``problem``."""
 
     def __init__(self, target: Target, envelope: Envelope) -> None:
@@ -67,15 +67,6 @@ class Conversation:
         self._deadline = Deadline(target.timeout)
         self._dialogue: Dialogue
         self._address = target.host
-
-    @property
-    def problem(self) -> str:
-        """One sentence about the step that failed; empty when none did."""
-        return self.advice.sentence
-
-    @property
-    def cause(self) -> str:
-        return self.advice.key
 
     def run(self, steps: Sequence[str]) -> bool:
         """Run the steps until one fails; whether all went well."""

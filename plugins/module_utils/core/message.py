@@ -10,7 +10,7 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
-from .advice import NONE, Advice, advise
+from .advice import NONE, Advice, Advised, advise
 from .conversation import Conversation, Envelope, Step, plan
 from .dialogue import Failure, shown
 from .target import Target, wire_address
@@ -39,7 +39,7 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Sent:
+class Sent(Advised):
     """What became of it: ``reply`` is the relay's last word, ``problem`` one sentence when it was not taken."""
 
     sent: bool
@@ -47,14 +47,6 @@ class Sent:
     reply: str = ""
     advice: Advice = NONE
     steps: tuple[Step, ...] = ()
-
-    @property
-    def problem(self) -> str:
-        return self.advice.sentence
-
-    @property
-    def cause(self) -> str:
-        return self.advice.key
 
     def as_result(self) -> dict[str, Any]:
         """The ``test_send`` result of the modules."""

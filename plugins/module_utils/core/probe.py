@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from .advice import NONE, Advice
+from .advice import NONE, Advice, Advised
 from .conversation import Conversation, Envelope, Step, mechanisms, plan
 from .dialogue import shown
 from .target import Bearer, Password, Target
@@ -22,7 +22,7 @@ _REACHED_BY = {"connect": "connect", "tls": "tls", "auth": "auth", "rset": "reci
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Advised):
     """What a probe found. ``problem`` is one sentence (what is wrong, what to do), ``cause`` its name in advice.py."""
 
     level: str
@@ -33,14 +33,6 @@ class Report:
     capabilities: list[str] = field(default_factory=list)
     auth_mechanisms: list[str] = field(default_factory=list)
     advice: Advice = NONE
-
-    @property
-    def problem(self) -> str:
-        return self.advice.sentence
-
-    @property
-    def cause(self) -> str:
-        return self.advice.key
 
     def as_result(self) -> dict[str, Any]:
         """The ``verification`` result of the modules."""
