@@ -126,7 +126,20 @@ def test_what_a_host_has_is_kept_and_its_queue_too(tmp_path: Path, beside: tuple
         assert host.read("/etc/exim4/update-exim4.conf.conf") == before
 
 
+def test_other_mail_software_is_not_replaced_either(tmp_path: Path, beside: tuple[Network, Relay, bytes]) -> None:
+    """By a package that says it is a mail server, such as nullmailer with its queue."""
+    control = "Package: nullmailer\nVersion: 1\nArchitecture: all\nMaintainer: a@example.test\nDescription: t\n"
+    with Tree("bare", name="web4", network=beside[0]) as host:
+        host.write("/tmp/own/DEBIAN/control", f"{control}Provides: mail-transport-agent\n")
+        host.run(["sh", "-c", "dpkg-deb -b /tmp/own /tmp/own.deb && dpkg -i /tmp/own.deb"])
+        refused = role(tmp_path, host)
+    assert refused.code != 0
+    assert "nullmailer is on this host, and postfix would take its place" in refused.out
+
+
 JWT = {"auth_type": "oauth", "oauth_grant": "jwt_bearer", "backend": "exim"}
+OAUTH_OF_MSMTP = {"auth_type": "oauth", "backend": "msmtp"}
+SUSE_MSMTP = ["msmtp", "msmtp-mta", "ca-certificates-mozilla"]
 FAMILIES: dict[str, tuple[str, dict[str, Any], list[str] | None]] = {
     "ubuntu": ("ID=ubuntu\nID_LIKE=debian", {}, ["postfix", "libsasl2-modules"]),
     "rocky": ('ID="rocky"\nID_LIKE="rhel centos fedora"', {}, ["postfix", "cyrus-sasl-plain"]),
@@ -136,6 +149,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], list[str] | None]] = {
     "oauth": ("ID=debian", {"auth_type": "oauth"}, ["postfix", "msmtp", "python3-requests"]),
     "jwt": ("ID=debian", JWT, ["exim4-daemon-light", "python3-requests", "python3-cryptography"]),
     "own": ("ID=debian", {"packages": ["nullmailer"]}, ["nullmailer"]),
+    "rocky-python": ("ID=rocky\nID_LIKE=rhel", OAUTH_OF_MSMTP, ["msmtp", "python3.11-requests"]),
+    "sles-python": ("ID=sles\nID_LIKE=suse", OAUTH_OF_MSMTP, [*SUSE_MSMTP, "python311-requests"]),
     "arch": ("ID=arch", {}, None),
 }
 
@@ -150,7 +165,9 @@ def test_the_packages_of_each_family(tmp_path: Path, beside: tuple[Network, Rela
         use = {"ansible.builtin.include_role": {**software, "apply": {"check_mode": True}}}
         tasks.append({"name": "role", **use, "vars": {**FORM, **variables}})
     with Tree("bare", name="web3", network=beside[0]) as host:
-        played = play(tmp_path, tasks, [host])
+        # /usr/bin/python3 is an older one, as on SLES 15 and RHEL 8, which Ansible cannot use
+        host.run(["sh", "-c", "cp /usr/bin/python3.11 /usr/bin/python3.6 && ln -sf python3.6 /usr/bin/python3"])
+        played = play(tmp_path, tasks, [host], {"ansible_python_interpreter": "/usr/bin/python3.11"})
     assert played.code == 0, played.out + played.err
     found: dict[str, list[str] | None] = {}
     for one in played.results:
