@@ -120,6 +120,12 @@ TABLE: Mapping[str, Row] = {
         "make it (postmap), or take it out of the configuration",
         "the mail software gives up each delivery with a table that it cannot open: mail stays in the queue",
     ),
+    "map-broken": Row(
+        CRITICAL,
+        "{path}, named in {parameter}, cannot be opened as the table that it is said to be",
+        "make it again (postmap), or take it out of the configuration",
+        "the mail software gives up each delivery with a table that it cannot open: mail stays in the queue",
+    ),
     "map-stale": Row(
         WARNING,
         "{path} was changed after it was compiled: what is in it now is not in effect",
@@ -199,6 +205,18 @@ TABLE: Mapping[str, Row] = {
         "{parameter} sends mail for some recipients another way ({keys})",
         "a service has no recipients: keep it beside the service, or let the relay decide",
         "that mail does not go through the service",
+    ),
+    "content-filter": Row(
+        INFO,
+        "content_filter hands all mail to {filter} first",
+        "see that what comes back from it goes by the relay",
+        "what happens to mail there is not seen from here",
+    ),
+    "other-instances": Row(
+        WARNING,
+        "there are more instances of Postfix: {places}",
+        "postmulti -l lists them; look into each by hand",
+        "their mail goes ways that an audit does not see",
     ),
     "several-relays": Row(
         INFO,

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from .base import Backend
 
 
+_EVERYBODY = {4: 8, 6: 12}  # a network of fewer bits is nobody's own: an address block of IANA's has as many
+
+
 class Queue(NamedTuple):
     """What waits: how many mails, and when the oldest of them came (seconds since the epoch, 0: not known)."""
 
@@ -127,7 +130,7 @@ def reach(network: str) -> str:
         whole = ip_network(text, strict=False)
     except ValueError:
         return "house"
-    if whole.prefixlen == 0:
+    if whole.prefixlen < _EVERYBODY[whole.version] and not whole.is_private:
         return "everybody"
     mapped = getattr(whole.network_address, "ipv4_mapped", None)
     if whole.is_loopback or (mapped is not None and mapped.is_loopback):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from .. import marks
-from ..errors import FleetmailError, Problem
+from ..errors import FleetmailError, HostError, Problem
 from . import postfix_by_hand as by_hand
 from .auditing import Auditor, Found, Queue, service_name
 from .base import Observed, text_of
@@ -17,7 +17,7 @@ from .postfix import MAIN, MASTER
 from .postfix_by_hand import Route
 from .postfix_files import CONFIG, SHARED, inline_secrets, split_nexthop, transports
 from .postfix_files import FILES as OUR_FILES
-from .postfix_tables import FILES, INSIDE, Table, contents, fault, look_up, pieces, tables
+from .postfix_tables import Table, contents, fault, leaves, look_up, pieces
 
 if TYPE_CHECKING:
     from ..port import Host
@@ -137,9 +137,14 @@ class PostfixAuditor(Auditor):
     def _by_senders(self) -> None:
         """Senders that share relay and login are one service."""
         ways: dict[tuple[str, str, str], tuple[Route, list[str]]] = {}
+        users: dict[tuple[str, str, str], str] = {}  # a question to Postfix takes its time
         for route in by_hand.sender_routes(self.host, self.values, self.agents):
-            login = by_hand.login(self.host, route)
-            user = login.entry.partition(":")[0] if login else ""
+            by_sender = route.settings["smtp_sender_dependent_authentication"] == "yes"
+            asked = (route.found.agent, route.hop, route.sender if by_sender else "")
+            if asked not in users:
+                login = by_hand.login(self.host, route)
+                users[asked] = login.entry.partition(":")[0] if login else ""
+            user = users[asked]
             ways.setdefault((route.found.agent, route.hop, user), (route, []))[1].append(route.sender)
         for route, senders in ways.values():
             name = split_nexthop(route.hop)[0].rpartition(" ")[2]
@@ -155,6 +160,8 @@ class PostfixAuditor(Auditor):
         first = next(pieces(route.hop), "")
         if first != route.hop:
             found.tell("several-relays", MAIN, "host", hosts=route.hop)
+            others = ", ".join(list(pieces(route.hop))[1:])
+            found.lost.append(Problem("relayhost", f"{others} is not kept", "one host with several addresses"))
             route = route._replace(found=route.found._replace(hop=first))
         form = by_hand.form(cast("Postfix", self.software), route, observed)
         found.form = {
@@ -167,6 +174,8 @@ class PostfixAuditor(Auditor):
         self._judge_hop(found, route)
         if found.form["host"]:
             self._inspect(found, route)
+        else:
+            self._judge_routing(found, route)
         return found
 
     def _judge_hop(self, found: Found, route: Route) -> None:
@@ -206,9 +215,7 @@ class PostfixAuditor(Auditor):
     # -- what is wrong with one --------------------------------------------------------------------------------------
 
     def _inspect(self, found: Found, route: Route) -> None:
-        for parameter in ROUTING:
-            for table in tables(route.settings[parameter]):
-                self._judge_table(found, parameter, table)
+        self._judge_routing(found, route)
         level = by_hand.tls_level(self.host, route)
         if route.settings["smtp_tls_wrappermode"] == "yes" and level in ("none", "may"):
             found.tell("tls-wrapper-level", MAIN, "security", level=level)
@@ -217,39 +224,67 @@ class PostfixAuditor(Auditor):
         login = by_hand.login(self.host, route)
         if login is None or found.form.get("auth_type") == "none":
             return
-        parameter = "smtp_sasl_password_maps"
-        for table in tables(route.settings[parameter]):
-            self._judge_table(found, parameter, table)
-            self._judge_secrets(found, parameter, table)
+        self._judge_password_maps(found, route)
         if not login.entry:
             self._missing(found, route, login.keys)
         self._judge_mechanisms(found, route)
 
+    def _judge_routing(self, found: Found, route: Route) -> None:
+        for parameter in ROUTING:
+            for table in leaves(route.settings[parameter]):
+                self._judge_table(found, parameter, table)
+                if table.kind == "randmap":
+                    found.tell("several-relays", MAIN, "host", hosts=table.target)
+
+    def _judge_password_maps(self, found: Found, route: Route) -> None:
+        parameter = "smtp_sasl_password_maps"
+        agent = self.agents.get(route.found.agent)
+        place = MASTER if agent is not None and parameter in agent.settings else MAIN
+        for table in leaves(route.settings[parameter]):
+            self._judge_table(found, parameter, table)
+            self._judge_secrets(found, parameter, table, place)
+
     def _judge_table(self, found: Found, parameter: str, table: Table) -> None:
-        if table.kind not in (*FILES, *INSIDE, "unionmap"):
+        if not table.asked:
             found.tell("map-unread", MAIN, parameter=parameter, table=table.kind)
             return
         kind = fault(self.host, table)
-        missing = table.compiled if table.compiled and not self.host.exists(table.compiled) else table.target
+        opened = table.compiled if table.compiled and kind in ("map-missing", "map-broken") else table.target
+        missing = opened if kind != "map-missing" or not self.host.exists(opened) else table.target
         if kind:
-            found.tell(kind, missing if kind == "map-missing" else table.target, parameter=parameter)
+            found.tell(kind, missing, parameter=parameter)
 
-    def _judge_secrets(self, found: Found, parameter: str, table: Table) -> None:
-        if table.kind in INSIDE:
-            found.tell("secret-in-line", MAIN, "password", parameter=parameter)
-            found.tell_of_secret(MAIN, self.host.read(MAIN))
-        elif table.kind in FILES:
+    def _judge_secrets(self, found: Found, parameter: str, table: Table, place: str) -> None:
+        if table.inside:
+            found.tell("secret-in-line", place, "password", parameter=parameter)
+            found.tell_of_secret(place, self.host.read(place))
+        elif table.is_file:
             for path in dict.fromkeys((table.target, table.compiled)):
-                now = self.host.read(path) if path else None
-                if now is not None and now.content.strip():
-                    found.tell_of_secret(path, now, READERS)
+                self._judge_secret_file(found, path)
+
+    def _judge_secret_file(self, found: Found, path: str) -> None:
+        try:
+            now = self.host.read(path) if path else None
+        except HostError as error:
+            found.tell("unreadable", error.problems[0].option, detail=error.problems[0].problem)
+            return
+        if now is not None and now.content.strip():
+            found.tell_of_secret(path, now, READERS)
 
     def _missing(self, found: Found, route: Route, wanted: tuple[str, ...]) -> None:
-        named = tables(route.settings["smtp_sasl_password_maps"])
-        there = [key for table in named for key in contents(self.host, table) if table.kind not in INSIDE]
-        where = ", ".join(table.target for table in named if table.kind in FILES) or MAIN
+        named = leaves(route.settings["smtp_sasl_password_maps"])
+        unasked = [table.kind for table in named if not table.asked]
+        unasked += ["pipemap"] * ("pipemap:" in route.settings["smtp_sasl_password_maps"])
+        if unasked:
+            told = f"may be in {unasked[0]}, which an audit does not ask"
+            found.refused.append(Problem("username", told, "look there by hand"))
+            return
+        if any(fault(self.host, table) in ("map-missing", "map-broken") for table in named):
+            return
+        there = [key for table in named for key in contents(self.host, table) if not table.inside]
+        where = ", ".join(table.target for table in named if table.is_file) or MAIN
         host = split_nexthop(route.hop)[0].rpartition(" ")[2]
-        if any(host in key for key in there):
+        if any(host in key for key in there) and not set(wanted) & set(there):
             keys = ", ".join(sorted(there)[:_SHOWN])
             found.tell("map-key", where, "username", keys=keys, wanted=" or ".join(wanted))
         else:

@@ -9,14 +9,15 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .. import marks
+from . import postfix_by_hand as by_hand
 from .auditing import Queue, is_network
 from .base import text_of
-from .postfix import MAIN
-from .postfix_files import OURS, entries
-from .postfix_tables import contents, tables
+from .postfix import MAIN, MASTER
+from .postfix_files import OURS, entries, transports
+from .postfix_tables import contents, leaves, pieces, tables
 
 if TYPE_CHECKING:
     from ..port import Host
@@ -30,6 +31,7 @@ LEGACY = {
     "smtp_tls_per_site": "smtp_tls_policy_maps",
 }
 _SASL = re.compile(r"lib(plain|login)\.so")
+_TYPED = re.compile(r"[a-z]{3,}:[/{\w]")  # a table, and no IPv6 address
 _DENIES = re.compile(r"(reject|defer|reject_unauth_destination|defer_unauth_destination)\Z")
 
 
@@ -46,10 +48,43 @@ def look_around(auditor: PostfixAuditor) -> None:
     if logs_in and auditor.installed and not _has_sasl(auditor.host):
         auditor.tell("sasl-library-missing")
     values = auditor.values
-    interfaces = [one for one in re.split(r"[\s,]+", values["inet_interfaces"]) if one not in ("", "loopback-only")]
-    anybody = "smtpd_relay_restrictions permits it" if permits_all(values) else ""
-    if auditor.installed:
-        auditor.tell_of_relaying(interfaces, networks(auditor.host, values), anybody)
+    if values["content_filter"]:
+        auditor.tell("content-filter", MAIN, filter=values["content_filter"])
+    if values["multi_instance_directories"]:
+        auditor.tell("other-instances", MAIN, places=values["multi_instance_directories"])
+    _tell_of_networks(auditor)
+    for server in servers(text_of(auditor.host, MASTER)) if auditor.installed else ():
+        own = {**values, **{key: by_hand.expanded(value, values) for key, value in server.settings.items()}}
+        anybody = "smtpd_relay_restrictions permits it" if permits_all(own) else ""
+        auditor.tell_of_relaying(interfaces(server, own), networks(auditor.host, own), anybody)
+
+
+def _tell_of_networks(auditor: PostfixAuditor) -> None:
+    for word in filter(_TYPED.match, pieces(auditor.values["mynetworks"])):
+        for table in leaves(word):
+            if not table.asked:
+                auditor.tell("map-unread", MAIN, parameter="mynetworks", table=table.kind)
+
+
+class Server(NamedTuple):
+    """An entry of master.cf that takes mail by SMTP: the address that it listens on, if that is said, and -o."""
+
+    address: str
+    settings: dict[str, str]
+
+
+def servers(master: str) -> Iterator[Server]:
+    """The ``inet`` services of master.cf that are smtpd(8) or postscreen(8)."""
+    for service in transports(master, "inet"):
+        if service.command.split(" ", 1)[0] in ("smtpd", "postscreen"):
+            yield Server(service.name.rpartition(":")[0], service.settings)
+
+
+def interfaces(server: Server, values: Mapping[str, str]) -> list[str]:
+    """Where it listens: what master(5) has before the port, else inet_interfaces."""
+    if server.address:
+        return ["all" if server.address.strip("[]") in ("0.0.0.0", "::") else server.address]  # noqa: S104 - no socket
+    return [one for one in re.split(r"[\s,]+", values["inet_interfaces"]) if one not in ("", "loopback-only")]
 
 
 def _tell_of_settings(auditor: PostfixAuditor) -> None:
@@ -78,23 +113,28 @@ def recipient_routes(auditor: PostfixAuditor) -> Iterator[str]:
 
 def permits_all(values: Mapping[str, str]) -> bool:
     """Do the restrictions let everybody relay (SMTPD_ACCESS_README)? What a table says is not looked at."""
-    given = values["smtpd_relay_restrictions"] or values["smtpd_recipient_restrictions"]
-    for word in re.split(r"[\s,]+", given):
+    given = [values["smtpd_relay_restrictions"], values["smtpd_recipient_restrictions"]]
+    return any("permit" in re.split(r"[\s,]+", one) for one in given) and not any(map(_denies, given))
+
+
+def _denies(restrictions: str) -> bool:
+    """Is somebody refused before all are permitted? Each list is asked, and one that refuses is enough."""
+    for word in re.split(r"[\s,]+", restrictions):
         if word == "permit":
-            return True
-        if _DENIES.match(word):
             return False
+        if _DENIES.match(word):
+            return True
     return False
 
 
 def networks(host: Host, values: Mapping[str, str]) -> list[str]:
     """The networks of mynetworks, those in files and tables too."""
     found: list[str] = []
-    for word in re.split(r"[\s,]+", values["mynetworks"]):
+    for word in pieces(values["mynetworks"]):
         if word.startswith("/"):
             found += text_of(host, word).split()
-        elif ":/" in word:
-            found += [key for table in tables(word) for key in contents(host, table)]
+        elif _TYPED.match(word):
+            found += [key for table in leaves(word) for key in contents(host, table)]
         else:
             found.append(word)
     return [word for word in found if is_network(word)]

@@ -32,6 +32,7 @@ _MORE = (
     "smtp_sender_dependent_authentication", "smtp_fallback_relay", "smtp_header_checks", "relay_transport",
     "inet_interfaces", "mynetworks", "mynetworks_style", "smtpd_relay_restrictions", "smtpd_recipient_restrictions",
     "sender_canonical_maps", "smtp_generic_maps", "myhostname", "mydomain", "config_directory",
+    "multi_instance_directories",
 )  # fmt: skip
 NAMES = tuple(dict.fromkeys((*ASKED, *_MORE)))
 FRESH = {  # what holds in a tree where main.cf says nothing (postconf -d)
@@ -116,9 +117,15 @@ def parameters(host: Host, main: str, broken: list[str] | None = None) -> dict[s
             lines = (line.partition(" =") for line in said.out.split("\n"))
             return {**dict.fromkeys(NAMES, ""), **{key: value.strip() for key, equals, value in lines if equals}}
         if broken is not None:
-            broken.append(said.words)
+            broken.append(_without_values(said.words))
     values = {**dict.fromkeys(NAMES, ""), **FRESH, **main_cf_values(main)}
     return {key: expanded(values[key], values) for key in NAMES}
+
+
+def _without_values(words: str) -> str:
+    """What postconf(1) says without what it quotes: that may be a secret that nobody has learnt yet."""
+    quotes = r"(overriding earlier entry: [^\s=]+|attribute name|macro reference)[:=].*?(?= postconf: |\Z)"
+    return re.sub(quotes, r"\1", words)
 
 
 def expanded(text: str, values: Mapping[str, str], depth: int = 0) -> str:
@@ -155,7 +162,8 @@ def default_route(values: Mapping[str, str], agents: Mapping[str, Transport], wa
 
 def sender_route(host: Host, values: Mapping[str, str], agents: Mapping[str, Transport], sender: str) -> Route | None:
     """The way of one sender's mail; None when it is nobody's own."""
-    keys = [sender] if sender.startswith("@") else [sender, "@" + sender] if "@" not in sender else sender_keys(sender)
+    sender = sender if "@" in sender else "@" + sender
+    keys = [sender] if sender.startswith("@") else sender_keys(sender)
     for parameter in BY_SENDER[::-1]:
         answer = look_up(host, values[parameter], keys)
         if answer and answer[0].upper() != "DUNNO":

@@ -121,11 +121,11 @@ class Transport(NamedTuple):
     command: str
 
 
-def transports(text: str) -> Iterator[Transport]:
-    """The ``unix`` services of master.cf."""
+def transports(text: str, kind: str = "unix") -> Iterator[Transport]:
+    """The services of master.cf that are of one kind: ``unix``, or ``inet`` for those that listen."""
     for entry in entries(text):
         columns = entry.text.split(None, 7)
-        if len(columns) == 8 and columns[1] == "unix":
+        if len(columns) == 8 and columns[1] == kind:
             yield Transport(
                 columns[0], columns[4], columns[6], dict(_settings(columns[7])), " ".join(columns[7].split())
             )
@@ -157,7 +157,8 @@ def nexthop(host: str, port: int) -> str:
 
 
 def inline_secrets(text: str) -> Iterator[str]:
-    """Credentials that stand in main.cf or master.cf themselves, by a static: or inline: map (DATABASE_README)."""
+    """Credentials that stand in main.cf or master.cf: in a map there (DATABASE_README), or before a relay."""
+    yield from re.findall(r"relayhost\s*=[^\n]*?:([^\s:@]+)@", text)
     for value in re.findall(r"sasl_password_maps\s*=((?:[^\n]|\n[ \t])*)", text):
         for entry in re.findall(r"static:\s*\{?([^{}\s,]+)", value) + re.findall(r"=\s*([^{}=]*?)\s*\}", value):
             yield entry

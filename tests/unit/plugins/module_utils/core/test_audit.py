@@ -90,6 +90,7 @@ def test_a_retirement_says_when() -> None:
         *(("0.0.0.0/0", "everybody"), ("::/0", "everybody"), ("*", "everybody"), ("0/0", "everybody")),
         *(("127.0.0.0/8", "itself"), ("[::1]/128", "itself"), ("[::ffff:127.0.0.0]/104", "itself")),
         *(("10.0.0.0/8", "house"), ("192.168.1.0/24", "house"), ("[fd00::]/8", "house"), ("5.9.1.2", "house")),
+        *(("0.0.0.0/1", "everybody"), ("[2000::]/3", "everybody"), ("10.0.0.0/7", "everybody")),
         *(("5.9.0.0/16", "strangers"), ("[2a01:4f8::]/32", "strangers"), ("nonsense", "house")),
     ],
 )
