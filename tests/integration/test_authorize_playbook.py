@@ -10,7 +10,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from lab.oauth_server import MICROSOFT_SCOPE, OAuthServer, why_unavailable
@@ -132,6 +132,40 @@ def test_addresses_as_variables_in_any_order(desk: Desk, server: OAuthServer) ->
     second = desk.play(AUTHORIZE, authorize_responses="\n".join(reversed(answers)))
     assert second.code == 0, second.out + second.err
     assert desk.statuses() == {"default": "authorized", "invoices": "authorized"}
+
+
+class Named(NamedTuple):
+    """One of several hosts that are this machine, each with a store of its own."""
+
+    name: str
+    store: str
+
+    def inventory_line(self) -> str:
+        return f"{LOCAL.replace('here', self.name)} authorize_store={self.store}"
+
+
+def test_what_fails_on_one_host_is_told_without_secrets_and_hinders_no_other(desk: Desk, server: OAuthServer) -> None:
+    client, stores = server.confidential, {name: str(desk.folder / name) for name in ("web1", "web2", "web3")}
+    own = {"client_id": client.client_id, "client_secret": client.client_secret}
+    variables = {"authorize_become": False, "authorize_tokens": [desk.token("default", **own)]}
+
+    def run(**more: Any) -> Played:
+        hosts: list[Any] = [Named(*one) for one in stores.items()]
+        return play(desk.folder / "play", [], hosts, {**variables, **more}, book=AUTHORIZE)
+
+    shown = run().out
+    urls = {name: BROWSER.findall(shown.partition(f"default on {name}: ")[2])[0] for name in stores}
+    answers = {name: server.authorize(url, USER) for name, url in urls.items()}
+    answers["web1"] = re.sub(r"code=[^&]+", "code=wrong", answers["web1"])  # the first one
+    ended = run(authorize_responses=list(answers.values()))
+    assert ended.code != 0
+    assert client.client_secret not in ended.out + ended.err
+    (refused,) = (one for one in ended.results if one.task == "All of them are authorized" and one.status == "failed")
+    assert refused.host == "web1"
+    assert refused.result["msg"].startswith("token_url: the server does not accept the authorization code")
+    assert "authorize again" in refused.result["msg"]
+    held = {name: json.loads(Path(store, "default/token.json").read_text())["grant"] for name, store in stores.items()}
+    assert [name for name, grant in held.items() if not grant] == ["web1"]
 
 
 def test_only_the_named_token(desk: Desk, server: OAuthServer) -> None:

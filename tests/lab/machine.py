@@ -120,13 +120,20 @@ class Machine(Tree):
         """Wait until all that starts has started. Raises RuntimeError with the console's words when something fails."""
         assert self._power
         end = time.monotonic() + BOOT_TIMEOUT
-        while not self.pid or self._state() != "running":
+        while (state := self._state()) != "running":
             self.pid = pid_of_init(self.path)
-            if time.monotonic() > end or self._power.poll() is not None:
-                said = self.console.read_text(errors="replace")[-3000:]
-                raise RuntimeError(f"{self.name} did not boot ({self._state()}):\n{said}")
+            if time.monotonic() > end or self._power.poll() is not None or state == "degraded":
+                raise RuntimeError(f"{self.name} did not boot:\n{self._why_not()}")
             time.sleep(0.1)
         self._read_names()
+
+    def _why_not(self) -> str:
+        said = self.console.read_text(errors="replace")[-3000:]
+        if not self.pid:
+            return said
+        failed = self.output(["systemctl", "list-units", "--failed", "--plain", "--no-legend"], check=False)
+        warned = self.output(["journalctl", "--boot", "--no-pager", "--priority=warning", "--lines=30"], check=False)
+        return "\n".join([said, failed, warned])
 
     def reboot(self) -> None:
         """As an administrator does, from a shell on it."""
