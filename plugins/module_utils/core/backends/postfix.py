@@ -18,8 +18,9 @@ from .. import marks
 from ..errors import Problem, StepFailed
 from ..redaction import Secret
 from ..service import Service
-from .base import Backend, Capabilities, FileState, Observed, Option, Rule, Submission, raw, text_of
+from .base import Backend, Capabilities, FileState, Observed, Option, Rule, Submission, text_of
 from .postfix_files import OURS, inline_secrets, main_cf_values, map_path, seconds, split_nexthop, transports
+from .postfix_maps import look_up, routes, source_of
 
 if TYPE_CHECKING:
     from ..oauth.token_files import Consumer
@@ -155,7 +156,7 @@ class Postfix(Backend):
 
     def _read_form(self, name: str, observed: Observed) -> None:
         values, agents = observed.detail["values"], observed.detail["agents"]
-        senders, own, hop, held = self._routes(values, name)
+        senders, own, hop, held = routes(self.host, values["sender_dependent_default_transport_maps"], name)
         mine = [agent.name for agent in transports(marks.get(observed.detail["master"], name) or "")]
         apart = bool(own or (mine and marks.get(observed.detail["main"], name) is None))
         held = held if own else values["default_transport"].startswith("retry:")
@@ -203,10 +204,10 @@ class Postfix(Backend):
         form["auth_type"] = "password"
         maps = found.settings["smtp_sasl_password_maps"]
         path = map_path(maps)
-        source = self._source(path) if path else {}
+        source = source_of(self.host, path) if path else {}
         # another next hop by hand is told as such: the credentials that are there stay what they are
         keys = [key for key in (found.hop, split_nexthop(found.hop)[0].rpartition(" ")[2], *source) if key]
-        entries = self._look_up(maps, keys)
+        entries = look_up(self.host, maps, keys)
         entry = next((entries[key] for key in keys if key in entries), "")
         if path and (not source or entries != source):
             state = "without its source" if not source else "stale" if entries else "not compiled"
@@ -219,37 +220,6 @@ class Postfix(Backend):
             observed.secrets.append(password)
             form["password"] = Secret(password)
         return form
-
-    def _look_up(self, maps: str, keys: Sequence[str]) -> dict[str, str]:
-        """What Postfix finds for keys (postmap(1) -q); from the source text where Postfix is not there."""
-        found: dict[str, str] = {}
-        # maps in files only: what stands in main.cf itself (inline:, static:) is not to become an argument
-        for one in re.findall(r"(?:^|[\s,])(\w+:/[^\s,{}]+)", maps) if keys else ():
-            if not (self.host.live and self.host.which("postmap")):
-                found = {**self._source(one.split(":", 1)[-1]), **found}
-            else:
-                said = self.host.run(["postmap", "-q", "-", one], raw("".join(key + "\n" for key in keys)))
-                rows = (line.split("\t", 1) for line in said.out.split("\n"))
-                found = {**{row[0]: row[1] for row in rows if len(row) == 2}, **found}
-        return {key: found[key] for key in keys if key in found}
-
-    def _source(self, path: str) -> dict[str, str]:
-        """The entries of a lookup table's source (postmap(1)), as ours are: one a line."""
-        lines = raw(text_of(self.host, path)).split(b"\n")
-        rows = (line.split(None, 1) for line in lines if not line.startswith(b"#"))
-        pairs = (b"\t".join(row).rstrip().decode("utf-8", "surrogateescape").split("\t", 1) for row in rows)
-        return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
-
-    def _routes(self, values: Mapping[str, str], name: str) -> tuple[tuple[str, ...], str, str, bool]:
-        """The senders whose mail Postfix gives to the service's own agent, that agent, its next hop; is it held?"""
-        maps = values["sender_dependent_default_transport_maps"]
-        path = map_path(maps)
-        block = marks.get(text_of(self.host, path), name) if path else None
-        found = self._look_up(maps, [line.split()[0] for line in (block or "").splitlines()])
-        ours = re.compile(rf"(retry:.* )?({OURS}{re.escape(name)}\.[ab]):(.*)")
-        ways = {key: match.groups() for key, match in ((key, ours.match(way)) for key, way in found.items()) if match}
-        held, agent, hop = first = next(iter(ways.values()), ("", "", ""))
-        return tuple(sorted(key.lstrip("@") for key, way in ways.items() if way == first)), agent, hop, bool(held)
 
     def _remark(self, name: str, observed: Observed) -> None:
         """What leads mail another way than our block says."""
