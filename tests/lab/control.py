@@ -38,7 +38,9 @@ class Silent:
 class ControlNode:
     """A folder with a key, the machines that know it, and where plays are run. ``close()`` ends its ssh connections."""
 
-    def __init__(self, folder: Path, network: Network, machines: Sequence[Machine], others: Sequence[Host] = ()) -> None:
+    def __init__(
+        self, folder: Path, network: Network, machines: Sequence[Machine], others: Sequence[Host] = ()
+    ) -> None:
         self.folder, self.network, self.hosts = folder, network, [*machines, *others]
         folder.mkdir(parents=True, exist_ok=True)
         make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / _KEY)]
@@ -55,7 +57,9 @@ class ControlNode:
         known = [f"{machine.address} {machine.read(_HOST_KEY).decode()}" for machine in machines]
         (self.folder / _KNOWN).write_text("".join(known))
 
-    def play(self, tasks: Sequence[Mapping[str, Any]] = (), *arguments: str, book: str = "", **variables: Any) -> Played:
+    def play(
+        self, tasks: Sequence[Mapping[str, Any]] = (), *arguments: str, book: str = "", **variables: Any
+    ) -> Played:
         """Run tasks, or a playbook by its name, on all of them: see lab.playbook.play."""
         return play(
             self.folder,
@@ -76,20 +80,20 @@ class ControlNode:
             "IdentitiesOnly": "yes",
             "UserKnownHostsFile": self.folder / _KNOWN,
             "StrictHostKeyChecking": "yes",
-            "ConnectTimeout": "5",
+            "ConnectTimeout": "40",
         }
         return {
             "ANSIBLE_SSH_ARGS": " ".join(f"-o {name}={value}" for name, value in options.items()),
             "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self._sockets),
             "ANSIBLE_PIPELINING": "1",
-            "ANSIBLE_TIMEOUT": "5",
+            "ANSIBLE_TIMEOUT": "40",
             "ANSIBLE_FORKS": "10",
         }
 
     @property
     def _sockets(self) -> Path:
         """Short, for the name of a Unix socket has 108 bytes at most."""
-        return Path("/tmp", f"fleetmail-{self.network.pid}")  # noqa: S108 - 0700, made by ssh's caller
+        return Path("/tmp", f"fleetmail-{self.network.pid}")
 
     def close(self) -> None:
         """End the connections that ssh keeps open."""

@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import itertools
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 RELAY_NAME, RELAY_ADDRESS = f"relay.{DOMAIN}", "10.77.0.25"
 RELAY6_NAME, RELAY6_ADDRESS = f"relay6.{DOMAIN}", "fd77::25"
 AUTH_NAME, AUTH_ADDRESS = f"auth.{DOMAIN}", "10.77.0.26"  # for an authorization server
+CONTROL_ADDRESS = "10.77.0.1"  # whence a control node comes; the first, so that any other can be taken away alone
 _HOSTS = ipaddress.ip_address("10.77.1.0")
 
 
@@ -31,7 +34,7 @@ class Network(Space):
 
     def __init__(self, addresses: tuple[str, ...] = (RELAY_ADDRESS, RELAY6_ADDRESS, AUTH_ADDRESS)) -> None:
         super().__init__("network")
-        self.addresses = addresses
+        self.addresses = (CONTROL_ADDRESS, *addresses)
         self.names = {RELAY_NAME: RELAY_ADDRESS, RELAY6_NAME: RELAY6_ADDRESS, AUTH_NAME: AUTH_ADDRESS}
         self._hosts: list[Tree] = []
         self._numbers = itertools.count(1)
@@ -72,6 +75,15 @@ class Network(Space):
         """Forget a host; its eth0 goes with its namespaces."""
         if host in self._hosts:
             self._hosts.remove(host)
+
+    @contextlib.contextmanager
+    def cut(self, address: str) -> Iterator[None]:
+        """Nobody reaches one of the network's own addresses, as if its cable were pulled; then it is back."""
+        self._ip(self, [f"addr del {address}/16 dev bridge"])
+        try:
+            yield
+        finally:
+            self._ip(self, [f"addr add {address}/16 dev bridge"])
 
     @staticmethod
     def _ip(space: Space, lines: list[str]) -> None:
