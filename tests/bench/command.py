@@ -29,8 +29,8 @@ from bench.measure import Bench
 def main(arguments: Sequence[str]) -> int:
     """Run the bench as told; 0 when it could be measured, whatever the figures say."""
     told = _parse(arguments)
-    if told.keeper:
-        _measure_keeper()
+    if told.keeper or told.endpoint_load:
+        (_measure_keeper if told.keeper else _simulate)()
         return 0
     reason = why_unavailable()
     if reason:
@@ -40,6 +40,8 @@ def main(arguments: Sequence[str]) -> int:
         with _bench(told) as bench:
             if told.profile:
                 print(profile.told(bench))
+            elif told.scale:
+                _measure_scale(bench)
             else:
                 _measure(bench, told)
     except (Unavailable, Disagreement) as problem:
@@ -57,6 +59,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples there")
     parser.add_argument("--quick", action="store_true", help="only ping and smtp_service, one round, nothing fetched")
     parser.add_argument("--keeper", action="store_true", help="what the keeper costs, and nothing else")
+    parser.add_argument("--endpoint-load", action="store_true", help="simulate what the token endpoint sees of fleets")
+    parser.add_argument("--scale", action="store_true", help="forks, pipelining, slices and ssh, and nothing else")
     parser.add_argument("--profile", action="store_true", help="where the time of one compliant host goes, instead")
     told = parser.parse_args(arguments)
     try:
@@ -75,7 +79,7 @@ def _bench(told: argparse.Namespace) -> Iterator[Bench]:
         ours = Path(folder, "collections")
         for part in ("plugins", "meta", "galaxy.yml"):
             _copy(checkout.ROOT / part, ours / checkout.PLACE / part)
-        ground = peers.present(ours) if told.quick or told.profile else peers.ground(ours)
+        ground = peers.present(ours) if told.quick or told.profile or told.scale else peers.ground(ours)
         yield Bench(ground, told.forks, Path(folder))
 
 
@@ -110,3 +114,15 @@ def _measure_keeper() -> None:
     from bench import keeper
 
     print(keeper.told(keeper.measure()))
+
+
+def _simulate() -> None:
+    from bench import endpoint_report
+
+    print(endpoint_report.told())
+
+
+def _measure_scale(bench: Bench) -> None:
+    from bench import scale
+
+    print(scale.told(scale.measure(bench)))

@@ -11,7 +11,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -48,11 +48,12 @@ class Bench:
         arguments: tuple[str, ...] = (),
         changes: bool | None = None,
         settings: Mapping[str, str] | None = None,
+        inside: Callable[[list[str]], list[str]] | None = None,
     ) -> Sample:
         """Run a play of the folder plays on a fleet.
 
         changes: whether each host must report a change (True), none may (False), or it does not matter (None).
-        settings: more of Ansible's environment variables.
+        settings: more of Ansible's environment variables. inside: makes the command one that runs in a network.
         Raises Disagreement with what Ansible said when a host failed or that is not so.
         """
         # not as arguments: they would stand in the process list
@@ -60,7 +61,7 @@ class Bench:
         variables.write_text(json.dumps({**VARIABLES, "bench_folder": str(self.folder)}))
         common = ["--inventory", str(fleet.inventory), "--extra-vars", f"@{variables}"]
         command = [self.ground.playbook, *common, *arguments, str(HERE / "plays" / f"{play}.yml")]
-        sample, code, output = timed(command, self._environment(settings or {}))
+        sample, code, output = timed(inside(command) if inside else command, self._environment(settings or {}))
         problem = _problem(output, 1 if "--limit" in arguments else fleet.size, changes)
         if code or problem:
             raise Disagreement(f"{play} {' '.join(arguments)} at {fleet.size}: {problem or code}\n{output[-3000:]}")
