@@ -179,6 +179,9 @@ def test_slices_of_an_inventory(fleet: Fleet) -> None:
         "web2": ("drifting", "slice 2 of 2"),
         "web3": ("compliant", "slice 1 of 2"),
     }
+    node.runs("ansible-playbook -i inventory fleetmail.smtp.audit --limit @slice-2 -e audit_report=reports/slice-2")
+    assert node.fates("reports/slice-2") == {"web2": "audited"}
+    assert "secret-readable" in str(node.report("reports/slice-2"))
 
 
 class Worker:
@@ -362,8 +365,11 @@ def test_hosts_that_run_themselves(archive: Path, tmp_path: Path) -> None:
         node.runs(command("ansible-playbook", "prepare_pull") + limit)
         for host in both:
             assert host.output(["systemctl", "is-active", "mail-pull.timer"]) == "active"
-            host.run(["systemctl", "start", "mail-pull.service"], timeout=300)
-            assert host.output(["postconf", "-h", "relayhost"]) == f"[{RELAY_NAME}]:587"
+            started = host.run(["systemctl", "start", "mail-pull.service"], check=False, timeout=300)
+            assert started.returncode == 0, host.output(["journalctl", "--no-pager", "-u", "mail-pull.service"])
+            host.run(["sendmail", "-f", f"app@{host.full_name}", "oncall@example.test"], b"Subject: Hello\n\n")
+        relay.wait_for_message(count=len(both))
+        assert {mail.auth_user for mail in relay.messages()} == {b"fleet"}
 
         host = web2
         host.run(["postconf", "-e", "smtp_tls_security_level=may"])
