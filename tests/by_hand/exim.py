@@ -104,6 +104,14 @@ client_plain:
 """
 
 CASES: dict[str, Case] = {
+    "a port with one colon": case(
+        answers(smarthost=f"{RELAY}:587"), {"default": {"host": RELAY, "port": 25}},
+        kinds("port-as-host", "several-relays"), login=LOGS_IN,
+    ),
+    "it relays to everywhere": case(
+        answers("internet", "", dc_local_interfaces="", dc_relay_domains="*"), {"default": {"host": ""}},
+        live=kinds("open-relay"),
+    ),
     "debconf, smarthost, with a password": case(
         answers(),
         {"default": {**TO_RELAY, **LOGIN, "security": "opportunistic", "managed": False}},

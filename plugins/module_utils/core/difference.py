@@ -9,6 +9,8 @@ from typing import Any
 
 from .plan import Change, Plan
 
+MANY = 1000  # lines
+
 
 def difference(head: str, plan: Plan) -> dict[str, Any]:
     """Ansible's ``diff`` value for a plan. A secret file shows that it changes, never what is in it."""
@@ -49,7 +51,8 @@ def _changed_lines(old: list[str], new: list[str]) -> tuple[list[str], list[str]
 
     gone: list[str] = []
     come: list[str] = []
-    for tag, start, stop, new_start, new_stop in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+    often = len(new) > MANY  # equal lines in thousands would take minutes; the result is right either way
+    for tag, start, stop, new_start, new_stop in SequenceMatcher(None, old, new, autojunk=often).get_opcodes():
         if tag != "equal":
             gone += ["  " + line for line in old[start:stop]]
             come += ["  " + line for line in new[new_start:new_stop]]

@@ -224,6 +224,12 @@ TABLE: Mapping[str, Row] = {
         "a service has one host: a name with several addresses, or the first of them",
         "only the first is in the form",
     ),
+    "port-as-host": Row(
+        CRITICAL,
+        "{number} is taken for a second relay, and {host} is asked on port 25",
+        "a port follows two colons: dc_smarthost='relay.example.com::587'",
+        "mail goes to another port than meant, and where that fails to a host of that number",
+    ),
     "rewrites-addresses": Row(
         INFO,
         "{parameter} rewrites addresses in a way that the form cannot say",

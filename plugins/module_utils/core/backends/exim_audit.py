@@ -29,7 +29,6 @@ SPOOL = "/var/spool/exim4"
 HUBBED = ETC + "/hubbed_hosts"
 _FILE = re.compile(r"lsearch\*?[;{]\s*(/[^}\s;]+)")
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_LOCAL_DOMAINS = re.compile(r"\s*!\s*\+\w+\s*(:.*)?\Z|\s*\*?\s*\Z")
 
 
 class EximAuditor(Auditor):
@@ -85,11 +84,11 @@ class EximAuditor(Auditor):
 
     def _routed(self, name: str, managed: bool, router: Driver, transport: Driver, direct: bool) -> None:
         listed = router.get("route_list", "") or "* " + router.get("route_data", "")
-        pattern, _blank, rest = listed.strip().partition(" ")
-        relays = exim_config.relays(rest.split(";")[0]) if "$" not in rest else []
+        rest = _rest(listed)
+        relays = exim_config.relays(rest) if "$" not in rest else []
         senders = router.get("senders", "")
-        if not relays or pattern != "*" or not _takes_all(router):
-            self._by_recipient(router, listed)
+        if not relays or not _takes_all(router):
+            self._by_recipient(router, listed, relays)
         elif senders:
             named = service_name(relays[0][0], [name, *(one.name for one in self.found)])
             found = self._way(named, False, relays, transport)
@@ -99,8 +98,10 @@ class EximAuditor(Auditor):
         elif not (direct or any(not one.form.get("senders") for one in self.found)):
             self._way(name, managed, relays, transport)
 
-    def _by_recipient(self, router: Driver, listed: str) -> None:
+    def _by_recipient(self, router: Driver, listed: str, relays: list[tuple[str, int, bool]]) -> None:
         """A route for some recipients; one that reads a file that is not there takes nobody's mail."""
+        if relays and relays[0][0] in [one.form.get("host") for one in self.found if not one.form.get("senders")]:
+            return  # as Debian's hub_user_smarthost, which is no other way than everybody's
         where = router.get("route_data", "") + router.get("domains", "")
         named = _FILE.findall(where)
         if named and not self.host.exists(named[0]):
@@ -132,6 +133,8 @@ class EximAuditor(Auditor):
         if len(relays) > 1:
             hosts = ", ".join(relay for relay, _port, _mx in relays)
             found.tell("several-relays", self._path(), "host", hosts=hosts)
+            for number in (relay for relay, _port, _mx in relays[1:] if relay.isdigit()):
+                found.tell("port-as-host", self._path(), "port", host=host, number=number)
             found.refused.append(Problem("host", f"there are several: {hosts}", "name one"))
         if by_mx:
             found.tell("not-understood", self._path(), "host", detail=f"{host} is looked up by its MX records")
@@ -236,9 +239,10 @@ class EximAuditor(Auditor):
         listed = main.get("local_interfaces", "")
         interfaces = [re.sub(r"\.\d+\Z", "", one) if one.count(".") == 4 else one for one in items(listed)] or ["all"]
         interfaces = ["all" if one in ("0.0.0.0", "::0", "::") else one for one in interfaces]  # noqa: S104 - no socket
+        anybody = "relay_to_domains has *" if "*" in items(main.get("domainlist relay_to_domains", "")) else ""
         nets = [one for one in items(main.get("hostlist relay_from_hosts", "")) if one == "*" or is_network(one)]
         if self.installed:
-            self.tell_of_relaying(dict.fromkeys(interfaces), nets)
+            self.tell_of_relaying(dict.fromkeys(interfaces), nets, anybody)
 
     def _add(self, found: Found) -> Found:
         self.found.append(found)
@@ -247,7 +251,22 @@ class EximAuditor(Auditor):
 
 def _takes_all(router: Driver) -> bool:
     """Does the router take every recipient that is not the host's own?"""
-    return bool(_LOCAL_DOMAINS.match(router.get("domains", "")))
+    return _is_rest(items(router.get("domains", "*") or "*"))
+
+
+def _is_rest(listed: list[str]) -> bool:
+    """Is it a list of all but some? One that ends with something negated has everything else (10.1)."""
+    but = [one for one in listed if one.startswith("!")]
+    return listed == but or (listed[-1:] == ["*"] and listed[:-1] == but)
+
+
+def _rest(listed: str) -> str:
+    """The hosts, and what follows them, of the first item of a route_list that is for all recipients (20.4)."""
+    for item in listed.split(";"):
+        pattern, _blank, hosts = item.strip().partition(" ")
+        if _is_rest([pattern]):
+            return hosts
+    return ""
 
 
 def _tries(transport: Driver, host: str) -> bool:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from unit.fake_host import FakeHost
@@ -37,6 +38,15 @@ def test_only_the_lines_that_go_and_come() -> None:
     shown = diff_of({}, {}, host, FileState("/etc/x", b"same\nnew\nand more\nsame too\n"))
     assert shown["before"].splitlines()[2:] == ["file /etc/x (present)", "  old"]
     assert shown["after"].splitlines()[2:] == ["file /etc/x (present)", "  new", "  and more"]
+
+
+def test_thousands_of_equal_lines_take_no_minutes() -> None:
+    host = FakeHost({"/etc/x": "#\n" * 20000 + "old\n" + "#\n" * 20000})
+    begun = time.process_time()
+    shown = diff_of({}, {}, host, FileState("/etc/x", ("#\n" * 20000 + "new\n" + "#\n" * 20000).encode()))
+    assert time.process_time() - begun < 10
+    assert shown["before"].splitlines()[2:3] == ["file /etc/x (present)"]
+    assert "  new" in shown["after"].splitlines()
 
 
 def test_a_file_that_comes_or_goes() -> None:

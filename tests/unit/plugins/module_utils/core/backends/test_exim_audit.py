@@ -7,7 +7,7 @@ import json
 
 import pytest
 from by_hand import PASSWORD, Case
-from by_hand.exim import CASES, TEMPLATE, WHOLE
+from by_hand.exim import CASES, CONF, TEMPLATE, WHOLE
 from unit.audited import assert_seen, laid_down, looked_at
 from unit.fake_host import FakeHost
 
@@ -131,6 +131,33 @@ def test_relays_of_a_route(text: str, found: list[tuple[str, int, bool]]) -> Non
 )
 def test_a_host_in_a_list(listed: str, covered: bool) -> None:
     assert exim_config.covers(listed, "a.example") == covered
+
+
+@pytest.mark.parametrize(
+    ("domains", "route", "relay"),
+    [
+        ("! client.example.test : ! localhost", "* relay.example.test::587", "relay.example.test"),
+        ("!+local_domains : *", "* relay.example.test", "relay.example.test"),
+        ("", "!client.example.test relay.example.test", "relay.example.test"),
+        ("! +local_domains", "branch.example mx.branch.example ; * relay.example.test", "relay.example.test"),
+        ("! +local_domains : branch.example", "* relay.example.test", ""),
+        ("branch.example", "* relay.example.test", ""),
+    ],
+)
+def test_a_route_for_all_but_some(domains: str, route: str, relay: str) -> None:
+    limits = f"domains = {domains}" if domains else ""
+    text = f"begin routers\nr:\ndriver = manualroute\n{limits}\ntransport = t\nroute_list = {route}\n"
+    whole = {WHOLE: text + "begin transports\nt:\ndriver = smtp\n", CONF: ""}
+    (found,) = looked_at(laid_down(Case(whole, {})))["services"]
+    assert found["host"] == relay
+
+
+def test_the_same_relay_is_no_other_way() -> None:
+    router = "driver = manualroute\ntransport = t\nroute_list = * relay.example.test\n"
+    text = f"begin routers\nall:\n{router}domains = ! +local_domains\nhub:\n{router}domains = client.example.test\n"
+    whole = {WHOLE: text + "begin transports\nt:\ndriver = smtp\n", CONF: ""}
+    told = looked_at(laid_down(Case(whole, {})))["findings"]
+    assert "routes-by-recipient" not in {one["id"] for one in told}
 
 
 def test_a_message_tells_when_it_came() -> None:
