@@ -38,7 +38,7 @@ class MsmtpAuditor(Auditor):
         return there or (self.homes and any(True for _one in self._user_files()))
 
     def look(self) -> None:
-        text = text_of(self.host, MAIN)
+        text = self._system_file()
         self.secrets += msmtp_file.secrets(text)
         names = marks.names(text)
         for name in names:
@@ -53,6 +53,13 @@ class MsmtpAuditor(Auditor):
                     self._in_home(user, path)
                 except HostError as error:  # what one user made of it hides nobody else's
                     self.tell("unreadable", error.problems[0].option, detail=error.problems[0].problem)
+
+    def _system_file(self) -> str:
+        try:
+            return text_of(self.host, MAIN)
+        except HostError as error:  # users' files count all the same
+            self.tell("unreadable", MAIN, detail=error.problems[0].problem)
+            return ""
 
     def _managed(self, name: str, text: str) -> None:
         found = self._add(Found(name, MAIN, {}, managed=True))

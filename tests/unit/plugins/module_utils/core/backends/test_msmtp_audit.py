@@ -60,9 +60,11 @@ def test_one_users_odd_file_hides_nobody_elses(tmp_path: Path) -> None:
     (tmp_path / "home/second/.msmtprc").unlink()
     with (tmp_path / "home/second/.msmtprc").open("wb") as sparse:
         sparse.truncate(1 << 40)
+    (tmp_path / "etc/msmtprc").mkdir()
     result = audit({"homes": True}, PosixHost(str(tmp_path)))
     assert [one["user"] for one in result["services"]] == ["third"]
     assert sorted(one["path"] for one in result["findings"] if one["id"] == "unreadable") == [
+        "/etc/msmtprc",
         "/home/first/.msmtprc",
         "/home/second/.msmtprc",
     ]
