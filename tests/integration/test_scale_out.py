@@ -40,6 +40,27 @@ PASSWORD, VAULT_PASSWORD = "Sc4leOutYhNuJm28", "Sc4leVaultQwPo91"
 WITHOUT_CHECKOUT = {name: value for name, value in os.environ.items() if name != "ANSIBLE_COLLECTIONS_PATH"}
 SOFTWARE = {"web1": "postfix", "web2": "exim", "web3": "msmtp"}
 ARCHIVE = "fleetmail-smtp-0.1.0.tar.gz"
+COMMANDS = {
+    "canary": "rollout_hosts=web1",
+    "slice 1": "== 1' > slice-1$",
+    "slice 2": "== 0' > slice-2$",
+    "rollout of slice 1": "rollout --limit @slice-1",
+    "drift of slice 1": "drift --limit @slice-1",
+    "drift of slice 2": "drift --limit @slice-2",
+    "merge": "inventory merge.yml$",
+    "build": "^ansible-builder create$",
+    "job": "^mkdir .*job",
+    "runner": "transmit job .* worker .* process results$",
+    "collection": "^ansible-galaxy collection install .* -p collections$",
+    "prepare": "prepare_pull.yml$",
+    "pull": "^ansible-pull .* drift.yml$",
+    "collect": "inventory collect.yml merge.yml$",
+}
+FILES = {
+    *("ansible.cfg", "merge.yml", "drift.yml", "rollout.yml", "slice.yml", "execution-environment.yml"),
+    *("job/env/extravars", "worker/.ansible.cfg", "pull.yml", "prepare_pull.yml", "mail-pull.service"),
+    *("mail-pull.timer", "collect.yml"),
+}
 DRIFTED = 2
 
 
@@ -76,6 +97,10 @@ class ControlNode(Reader):
         self._tells_no_secret(done.stdout + done.stderr)
         return done.stdout + done.stderr
 
+    def _tells_no_secret(self, shown: str) -> None:
+        super()._tells_no_secret(shown)
+        assert VAULT_PASSWORD not in shown
+
     @staticmethod
     def path() -> str:
         return f"{BIN}:{os.environ['PATH']}"
@@ -97,12 +122,16 @@ def way_to(host: Tree) -> dict[str, Any]:
     return {**dict(pairs), "ansible_become": False, "ansible_package_use": "apt"}
 
 
-def command(beginning: str, *words: str) -> str:
-    """The guide's command line that begins so and has all of these words."""
-    (found,) = (
-        one for one in documents.commands(GUIDE) if one.startswith(beginning) and all(word in one for word in words)
-    )
+def command(name: str) -> str:
+    """The guide's command line of this name."""
+    (found,) = (one for one in documents.commands(GUIDE) if re.search(COMMANDS[name], one))
     return found
+
+
+def test_every_command_and_file_of_the_guide_is_known_here() -> None:
+    shown = documents.commands(GUIDE)
+    assert sorted(shown) == sorted(command(name) for name in COMMANDS)
+    assert set(documents.files(GUIDE)) == FILES
 
 
 @pytest.fixture(scope="module")
@@ -146,15 +175,15 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 def roll_out_in_slices(fleet: Fleet) -> None:
     """As the guide has it: the canary by itself, then two slices."""
     node = fleet.node
-    node.runs(command("ansible-playbook", "rollout_hosts=web1"))
+    node.runs(command("canary"))
     assert node.fates() == {"web1": "changed"}
     assert [mail.recipients for mail in fleet.relay.messages()] == [["oncall@example.test"]]
     assert not fleet.hosts["web3"].exists("/etc/msmtprc")
-    for half in ("== 1", "== 0"):
-        node.runs(command("ansible mail_clients", half))
+    for number in (1, 2):
+        node.runs(command(f"slice {number}"))
     slices = [(node.folder / f"slice-{number}").read_text().split() for number in (1, 2)]
     assert slices == [["web1", "web3"], ["web2"]]
-    first = command("ansible-playbook", "rollout", "--limit")
+    first = command("rollout of slice 1")
     node.runs(first)
     node.runs(first.replace("slice-1", "slice-2").replace("slice 1", "slice 2"))
     assert node.fates("reports/slice-1") == {"web1": "compliant", "web3": "changed"}
@@ -171,9 +200,9 @@ def test_slices_of_an_inventory(fleet: Fleet) -> None:
     assert re.search(r"DEFAULT_FORKS.* = 50\n", told := node.runs("ansible-config dump --only-changed"))
     assert re.search(r"PIPELINING.* = True\n", told)
     loosen(fleet.hosts["web2"])
-    node.runs(command("ansible-playbook", "drift", "@slice-1"))
-    node.runs(command("ansible-playbook", "drift", "@slice-2"), ends=DRIFTED)
-    assert "drifting: web2" in " ".join(node.runs("ansible-playbook -i inventory merge.yml", ends=DRIFTED).split())
+    node.runs(command("drift of slice 1"))
+    node.runs(command("drift of slice 2"), ends=DRIFTED)
+    assert "drifting: web2" in " ".join(node.runs(command("merge"), ends=DRIFTED).split())
     assert {name: (host["status"], host["source"]) for name, host in node.report().items()} == {
         "web1": ("compliant", "slice 1 of 2"),
         "web2": ("drifting", "slice 2 of 2"),
@@ -239,8 +268,8 @@ def test_a_job_on_another_machine(fleet: Fleet, worker: Worker) -> None:
     node.has("bin/ssh", f'#!/bin/sh\n[ "$1" = worker1 ] && shift && exec {" ".join(worker.command())} "$@"\n')
     (node.folder / "bin/ssh").chmod(0o755)
     loosen(fleet.hosts["web2"])
-    node.runs(command("mkdir"))
-    shown = node.runs(command("ansible-runner"), ends=DRIFTED, before="set -o pipefail")
+    node.runs(command("job"))
+    shown = node.runs(command("runner"), ends=DRIFTED, before="set -o pipefail")
     assert "drifting: web2" in shown
     artifacts = node.folder / "results/artifacts"
     assert (artifacts / "rc").read_text() == str(DRIFTED)
@@ -307,7 +336,7 @@ def test_slices_as_awx_makes_them(fleet: Fleet, worker: Worker, tmp_path: Path) 
     assert [one.recipients for one in fleet.relay.messages()] == [["oncall@example.test"]], "each slice has its canary"
     awx.runs(1, "drift.yml", DRIFTED, **new)
     pattern = json.dumps({"fleet_report_merge": [f"{awx.shared}/*/report.json"]})
-    fleet.node.runs(f"ansible-playbook -i inventory merge.yml -e '{pattern}'", ends=DRIFTED)
+    fleet.node.runs(f"{command('merge')} -e '{pattern}'", ends=DRIFTED)
     assert {name: (host["status"], host["source"]) for name, host in fleet.node.report().items()} == {
         "lost": ("unreachable", "job 41"),
         "web1": ("changed", "job 42"),
@@ -347,7 +376,7 @@ def test_hosts_that_run_themselves(archive: Path, tmp_path: Path) -> None:
     relay = Relay(listeners(authority.good(RELAY_NAME)), users={"fleet": PASSWORD}, auth_required=True)
     node = ControlNode(tmp_path / "node", [])
     node.has(ARCHIVE, archive.read_bytes())
-    node.runs(f"unset ANSIBLE_COLLECTIONS_PATH; {command('ansible-galaxy')}")
+    node.runs(f"unset ANSIBLE_COLLECTIONS_PATH; {command('collection')}")
     repository(node, tmp_path)
     with (
         Network() as network,
@@ -362,7 +391,7 @@ def test_hosts_that_run_themselves(archive: Path, tmp_path: Path) -> None:
             host.write("/etc/gitconfig", f'[url "git://{RELAY_ADDRESS}/"]\n\tinsteadOf = https://git.example.test/\n')
         node.reaches(both)
         limit = " --limit web1,web2"
-        node.runs(command("ansible-playbook", "prepare_pull") + limit)
+        node.runs(command("prepare") + limit + " --diff")
         for host in both:
             assert host.output(["systemctl", "is-active", "mail-pull.timer"]) == "active"
             started = host.run(["systemctl", "start", "mail-pull.service"], check=False, timeout=300)
@@ -373,14 +402,14 @@ def test_hosts_that_run_themselves(archive: Path, tmp_path: Path) -> None:
 
         host = web2
         host.run(["postconf", "-e", "smtp_tls_security_level=may"])
-        pull = command("ansible-pull")
+        pull = command("pull")
         done = host.run(["sh", "-c", pull], check=False, timeout=300)
         assert done.returncode == DRIFTED, done.stdout + done.stderr
         (drift,) = json.loads(host.read("/var/lib/mail-pull/drift/report.json"))["hosts"]
         assert (drift["name"], drift["status"]) == ("web2", "drifting")
         assert host.output(["postconf", "-h", "smtp_tls_security_level"]) == "may"
 
-        node.runs(command("ansible-playbook", "collect.yml") + limit + ",localhost", ends=DRIFTED)
+        node.runs(command("collect") + limit + ",localhost", ends=DRIFTED)
         assert node.fates() == {"web1": "changed", "web2": "changed", "web3": "unknown"}
         for host in both:
             journal = host.output(["journalctl", "--no-pager"])
@@ -406,7 +435,7 @@ def test_execution_environment(archive: Path, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    assert "WARNING" not in run(*command("ansible-builder").split())
+    assert "WARNING" not in run(*command("build").split())
     context = folder / "context"
     (recipe,) = (path.read_text() for path in context.iterdir() if path.suffix == "" and path.is_file())
     assert 'ARG EE_BASE_IMAGE="almalinux:10"' in recipe
