@@ -18,7 +18,7 @@ from lab import oauth_server
 from lab.authority import Authority
 from lab.layers import why_unavailable
 from lab.network import AUTH_ADDRESS, AUTH_NAME, Network
-from lab.oauth_server import MICROSOFT_SCOPE, OAuthServer
+from lab.oauth_server import GOOGLE_SCOPE, MICROSOFT_SCOPE, OAuthServer
 from lab.playbook import Played, play
 from lab.relay_oauth import OAUTH_RELAY_NAME, OAuthRelay
 from lab.tree import Tree
@@ -41,6 +41,7 @@ FORM: dict[str, Any] = {
     "relay_client_verify": "auth",
     "ansible_become": False,
 }
+PROVED = re.compile(r"web2: (password|oauth) -> oauth \(proved: 250")
 TO = {"migrate_to_oauth_test_to": "oncall@example.test"}
 
 
@@ -110,6 +111,11 @@ def give(site: Site, name: str) -> None:
     assert ended.code == 0, ended.out + ended.err
 
 
+def web2_alone(**more: Any) -> dict[str, Any]:
+    one = {"migrate_to_oauth_hosts": "web2", "migrate_to_oauth_canary": ""}
+    return {**one, "migrate_to_oauth_token_ca_file": CA_FILE, **more}
+
+
 def told(played: Played) -> list[str]:
     lines: list[str] = played.of("What each host had, and has")["msg"]
     return lines
@@ -159,6 +165,13 @@ def test_there_and_back(site: Site) -> None:
     assert site.state("web1") == passwords[0]
 
 
+def test_before_anybody_has_said_yes(site: Site) -> None:
+    """The host is switched and told of, and its mail waits: see test_oauth_postfix.py."""
+    done = site.migrate(**web2_alone(), migrate_to_oauth_without_grant=True)
+    assert done.code == 0, done.out + done.err
+    assert told(done)[0].startswith("web2: password -> oauth (no valid access token: ")
+
+
 def test_a_grant_without_a_person(site: Site) -> None:
     """The playbook gets the first token itself."""
     before, client = site.state("web2"), site.server.service
@@ -170,16 +183,28 @@ def test_a_grant_without_a_person(site: Site) -> None:
         "scope": MICROSOFT_SCOPE,
         "username": USER,
     }
-    variables = {
-        "migrate_to_oauth_service": service,
-        "migrate_to_oauth_hosts": "web2",
-        "migrate_to_oauth_canary": "",
-        "migrate_to_oauth_token_ca_file": CA_FILE,
-    }
+    variables = web2_alone(migrate_to_oauth_service=service)
     planned = site.migrate("--check", **variables)
     assert planned.code == 0, planned.out + planned.err
     assert site.state("web2") == before
     done = site.migrate(**variables)
     assert done.code == 0, done.out + done.err
     assert client.client_secret not in planned.out + done.out
-    assert told(done)[0].startswith("web2: password -> oauth (proved: 250")
+    assert PROVED.match(told(done)[0]), told(done)
+
+
+def test_a_grant_by_a_signed_assertion(site: Site) -> None:
+    """JWT bearer: the key is on the host, and the account stands for the mailbox."""
+    account = site.server.service_account
+    site.hosts["web2"].write("/etc/ssl/private/fleet.pem", account.key, 0o600)
+    service = {
+        "client_id": account.client_id,
+        "token_url": site.server.token_url,
+        "oauth_grant": "jwt_bearer",
+        "jwt_key_file": "/etc/ssl/private/fleet.pem",
+        "scope": GOOGLE_SCOPE,
+        "username": USER,
+    }
+    done = site.migrate(**web2_alone(migrate_to_oauth_service=service))
+    assert done.code == 0, done.out + done.err
+    assert PROVED.match(told(done)[0]), told(done)

@@ -147,7 +147,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], list[str] | None]] = {
     "exim": ("ID=debian", {"backend": "exim"}, ["exim4-daemon-light"]),
     "msmtp": ("ID=debian", {"new_backend": "msmtp"}, ["msmtp", "msmtp-mta"]),
     "oauth": ("ID=debian", {"auth_type": "oauth"}, ["postfix", "msmtp", "python3-requests"]),
-    "jwt": ("ID=debian", JWT, ["exim4-daemon-light", "python3-requests", "python3-cryptography"]),
+    "jwt": ("ID=debian", JWT, ["exim4-daemon-light", "python3-requests", "python3-jwt", "python3-cryptography"]),
     "own": ("ID=debian", {"packages": ["nullmailer"]}, ["nullmailer"]),
     "rocky-python": ("ID=rocky\nID_LIKE=rhel", OAUTH_OF_MSMTP, ["msmtp", "python3.11-requests"]),
     "sles-python": ("ID=sles\nID_LIKE=suse", OAUTH_OF_MSMTP, [*SUSE_MSMTP, "python311-requests"]),
