@@ -3,8 +3,8 @@
 
 """One fleet from what others left behind to a relay that is proved, and through what happens to fleets.
 
-Real machines with systemd, Debian 12 and 13, Postfix, Exim and msmtp, over ssh as an ordinary user who becomes root, one
-of them by a password. One machine's disk is full, one has no requests for Python, one does not answer. The tests are one
+Real machines with systemd, Debian 12 and 13, Postfix, Exim and msmtp, over ssh as an ordinary user who becomes root, on
+one by a password. One machine's disk is full, one has no requests for Python, one does not answer. The tests are one
 story, in this order.
 """
 
@@ -22,9 +22,9 @@ import pytest
 import yaml
 from lab.machine import Machine, why_unavailable
 from lab.playbook import Played
-from lab.tree import RELAY_ADDRESS
+from lab.tree import RELAY_ADDRESS, RELAY_NAME
 
-from fleet.site import LIVE, OLD_PASSWORD, PASSWORD, QUEUEING, Fleet, running
+from fleet.site import CA_FILE, LIVE, MACHINES, OLD_PASSWORD, PASSWORD, QUEUEING, Fleet, running
 
 pytestmark = pytest.mark.skipif(bool(why_unavailable()), reason=why_unavailable() or "machines can run here")
 
@@ -78,6 +78,13 @@ def backend_of(tasks: str) -> str:
     (task,) = yaml.safe_load(tasks)
     backend: str = task["fleetmail.smtp.smtp_service"]["backend"]
     return backend
+
+
+def test_every_machine_reaches_the_relay(fleet: Fleet) -> None:
+    probe = {"host": RELAY_NAME, "security": "starttls", "ca_file": CA_FILE, "verify": "tls"}
+    probed = fleet.control.module("fleetmail.smtp.smtp_probe", **probe)
+    assert {one.host: one.status for one in probed.results} == {**dict.fromkeys(MACHINES, "ok"), "down": "unreachable"}
+    assert {one.result["verification"]["reached"] for one in probed.results if one.status == "ok"} == {"tls"}
 
 
 def test_a_rollout(fleet: Fleet) -> None:

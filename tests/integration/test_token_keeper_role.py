@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from driver.environments import Unavailable, ansible_environment
-from lab import booted, layers, oauth_server
+from lab import groups, layers, oauth_server
 from lab.booted import Booted
 from lab.oauth_server import OAuthServer
 from lab.playbook import Played, play
@@ -93,7 +93,7 @@ def changed(played: Played) -> list[str]:
     return [one.task for one in played.results if one.result.get("changed")]
 
 
-@pytest.mark.skipif(bool(booted.why_unavailable()), reason=booted.why_unavailable() or "systemd can run here")
+@pytest.mark.skipif(bool(groups.why_unavailable()), reason=groups.why_unavailable() or "systemd can run here")
 def test_with_systemd(kept: Kept) -> None:
     kept.authorize()
     with Booted(kept.tree) as host:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import groups
 from .tree import CommandFailed, Tree
 
 START_TIMEOUT = 60
@@ -37,12 +38,6 @@ _MASKED = (
         "systemd-sysusers",
     ),
 )
-
-
-def why_unavailable() -> str:
-    """Why systemd cannot run here, in one sentence; empty when it can."""
-    mounts = Path("/proc/mounts").read_text()
-    return "" if "name=systemd" in mounts else "systemd in a tree needs a cgroup hierarchy of version 1 (name=systemd)"
 
 
 def pid_of_init(root: Path) -> int:
@@ -76,7 +71,7 @@ class Booted:
                 target.symlink_to("/dev/null")
         namespaces = ["--pid", "--fork", "--mount", "--mount-proc", "--cgroup", "--kill-child=KILL"]
         self._launcher = subprocess.Popen(
-            self.tree.command(["unshare", *namespaces, _BOOT]),
+            groups.inside(self.tree.place, "booted", self.tree.command(["unshare", *namespaces, _BOOT])),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

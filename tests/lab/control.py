@@ -7,22 +7,15 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from .driven import Driven
 from .machine import USER, Machine
 from .network import Network
-from .playbook import Played, play
+from .playbook import Host, Played
 
 _KEY, _KNOWN = "id_ed25519", "known_hosts"
 _HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
-
-
-class Host(Protocol):
-    """What an inventory can have."""
-
-    name: str
-
-    def inventory_line(self) -> str: ...
 
 
 class Silent:
@@ -46,6 +39,7 @@ class ControlNode:
         make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / _KEY)]
         subprocess.run(make, stdin=subprocess.DEVNULL, check=True)
         self._meet(machines)
+        self.driven = Driven(folder, network=network, environment=self._settings())
 
     def _meet(self, machines: Sequence[Machine]) -> None:
         """Each machine knows the key, and the key's owner each machine."""
@@ -60,17 +54,12 @@ class ControlNode:
     def play(
         self, tasks: Sequence[Mapping[str, Any]] = (), *arguments: str, book: str = "", **variables: Any
     ) -> Played:
-        """Run tasks, or a playbook by its name, on all of them: see lab.playbook.play."""
-        return play(
-            self.folder,
-            tasks,
-            self.hosts,  # type: ignore[arg-type]
-            variables,
-            arguments,
-            environment=self._settings(),
-            book=book,
-            network=self.network,
-        )
+        """Run tasks, or a playbook by its name, on all of them."""
+        return self.driven.play(tasks, self.hosts, variables, arguments, book=book)
+
+    def module(self, name: str, **arguments: Any) -> Played:
+        """Run one module, by its full name, on all of them."""
+        return self.driven.module(name, self.hosts, arguments)
 
     def _settings(self) -> dict[str, str]:
         options = {

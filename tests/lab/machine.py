@@ -16,24 +16,22 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from . import groups
 from . import sweep as running
 from .booted import pid_of_init
 from .layers import build_layer
 from .layers import why_unavailable as why_no_trees
+from .space import Space
 from .tree import Tree
 
 BOOT_TIMEOUT = 90
 USER = "ops"  # an ordinary one, who may become root
 _WANTS_REBOOT = 133  # what nspawn ends with, for a service manager that would start it again
-_CGROUPS = Path("/sys/fs/cgroup/systemd/fleetmail-lab")
-# In the host's own process namespace, so that all of it ends with the host; in control groups of its own, for two
-# systemd in one would end each other's services.
+# In the host's own process namespace, so that all of it ends with the host.
 _BOOT = """set -e
 [ "$(readlink /proc/self)" = $$ ] || mount -t proc proc /proc
-mkdir -p "$1"
-echo 0 > "$1/cgroup.procs"
-exec systemd-nspawn --quiet --directory="$2" --machine="$3" --register=no --keep-unit --settings=no \
-    --network-namespace-path=/proc/self/ns/net --link-journal=no --resolv-conf=off --timezone=off \
+exec systemd-nspawn --quiet --directory="$1" --machine="$2" --register=no --keep-unit --settings=no \\
+    --network-namespace-path=/proc/self/ns/net --link-journal=no --resolv-conf=off --timezone=off \\
     --console=pipe --boot
 """
 
@@ -45,7 +43,7 @@ def why_unavailable() -> str:
     missing = [tool for tool in ("systemd-nspawn", "ssh") if not shutil.which(tool)]
     if missing:
         return "the fleet needs " + " and ".join(missing)
-    return "" if _CGROUPS.parent.is_dir() else "the fleet needs a cgroup hierarchy of version 1 (name=systemd)"
+    return groups.why_unavailable()
 
 
 class Machine(Tree):
@@ -93,11 +91,6 @@ class Machine(Tree):
         assert self._place
         return self._place / "console.log"
 
-    @property
-    def _cgroup(self) -> Path:
-        assert self._place
-        return _CGROUPS / self._place.name
-
     def switch_on(self) -> None:
         """Boot, and wait until all that starts has started."""
         self._press()
@@ -106,9 +99,10 @@ class Machine(Tree):
     def _press(self) -> None:
         assert self._place
         enter = ["nsenter", f"--target={self._socket}", "--mount", "--net", "--pid", "--", "sh", "-c", _BOOT, "sh"]
+        command = [*enter, str(self.path), self._place.name]
         with open(self.console, "ab") as console:
             self._power = subprocess.Popen(
-                [*enter, str(self._cgroup / str(next(self._boots))), str(self.path), self._place.name],
+                groups.inside(self._place.name, str(next(self._boots)), command),
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
@@ -173,13 +167,10 @@ class Machine(Tree):
         return ["nsenter", f"--net=/proc/{self._socket}/ns/net", "--", *command]
 
     def kill(self) -> None:
-        groups = self._cgroup if self._place else None
-        super().kill()
+        Space.kill(self)  # ends everything in it
         if self._power:
             self._power.wait(timeout=BOOT_TIMEOUT)
-        if groups and groups.is_dir():
-            for folder in sorted([groups, *groups.rglob("*/")], reverse=True):
-                folder.rmdir()
+        super().kill()
 
     def inventory_line(self) -> str:
         """As an administrator has it: by ssh, as an ordinary user who becomes root."""

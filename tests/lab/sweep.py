@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from . import groups
 from .pid_one import MNT_DETACH, unmount
 
 
@@ -75,6 +76,7 @@ def _remove(place: Path) -> None:
                 unmount(str(mounted), MNT_DETACH)
     if place.is_dir():
         place.rmdir()
+    groups.remove(place.name)
 
 
 if __name__ == "__main__":

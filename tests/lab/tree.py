@@ -96,6 +96,12 @@ class Tree(Space):
         assert self._place, "the tree is not started"
         return self._place / "root"
 
+    @property
+    def place(self) -> str:
+        """The name of what it has on this machine."""
+        assert self._place, "the tree is not started"
+        return self._place.name
+
     def __enter__(self) -> Tree:
         self.begin_host()
         return self
