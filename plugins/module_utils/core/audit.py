@@ -120,7 +120,7 @@ class Audit:
 
     def _probe(self, found: Found) -> None:
         level = self.options.get("probe") or "none"
-        if level != "none" and found.form.get("host"):
+        if level != "none" and found.form.get("host") and not _is_socket(found.form["host"]):
             from .audit_probe import ask
 
             ask(found, level, self.options, self.host.root, self.probed)
@@ -202,6 +202,11 @@ def _judge_software(auditor: Auditor, now: float) -> None:
         auditor.findings.append(_trouble(error))
 
 
+def _is_socket(host: str) -> bool:
+    """Is it a socket in the file system, and no host?"""
+    return host.startswith("/")
+
+
 def _of_form(found: Found, queues: bool, today: datetime.date) -> Iterator[Finding]:
     form = found.form
     host, security = form.get("host") or "", form.get("security", "none")
@@ -211,7 +216,7 @@ def _of_form(found: Found, queues: bool, today: datetime.date) -> Iterator[Findi
         yield finding("disabled", field="enabled", fate=fate)
     if not host:
         return
-    if is_loopback(host):
+    if is_loopback(host) or _is_socket(host):
         yield finding("relay-behind-tunnel", field="host", detail=f"{host}, port {form.get('port')}")
         return
     yield from _of_security(found, host, security, logs_in)

@@ -23,7 +23,8 @@ DAYS = 30
 def ask(found: Found, level: str, options: Mapping[str, Any], root: str, known: dict[tuple[Any, ...], Report]) -> None:
     """Probe the relay as the software would talk to it and tell what is found. ``known``: what was asked before.
 
-    TLS that the software tries is asked for. Credentials go only where nobody else can read them.
+    TLS that the software tries is asked for. A certificate that is pinned or verified in part is not judged.
+    Credentials go only where nobody else can read them.
     """
     form = found.form
     target = _target(found, level, options, root)
@@ -58,7 +59,7 @@ def _target(found: Found, level: str, options: Mapping[str, Any], root: str) -> 
         port=form["port"] or 25,
         security=security,
         ca_file=root.rstrip("/") + ca_file if single and security != "none" else "",
-        validate_certs=form.get("validate_certs") is not False and form["security"] != "opportunistic",
+        validate_certs=form.get("validate_certs") is True and form["security"] != "opportunistic",
         timeout=options.get("timeout") or TIMEOUT,
         auth=auth if auth and (security != "none" or is_loopback(form["host"])) else None,
         allow_cleartext=is_loopback(form["host"]),

@@ -18,7 +18,18 @@ from .auditing import Auditor, Found, Queue, is_network, service_name
 from .base import text_of
 from .exim import from_address
 from .exim_config import Config, Driver, covers, items
-from .exim_files import ACCOUNT, CONF, CREDENTIALS, ETC, GENERATED, WHOLE, Layout
+from .exim_files import (
+    ACCOUNT,
+    CONF,
+    CREDENTIALS,
+    ETC,
+    GENERATED,
+    MONOLITHIC_MACROS,
+    SPLIT_MACROS,
+    TEMPLATE,
+    WHOLE,
+    Layout,
+)
 from .exim_oauth import NAME as OAUTH
 
 if TYPE_CHECKING:
@@ -108,6 +119,8 @@ class EximAuditor(Auditor):
             return
         keys = text_of(self.host, named[0]) if named else router.get("domains", "") or listed
         shown = [line.split(":")[0].strip() for line in keys.split("\n") if line.strip() and line[0] != "#"]
+        if shown and "$" in shown[0]:
+            shown = ["by a look-up"]  # which may hold the password of what is asked
         if shown:
             self.tell(
                 "routes-by-recipient", self._path(), parameter=named[0] if named else "a router", keys=shown[0][:80]
@@ -208,10 +221,17 @@ class EximAuditor(Auditor):
         literal = _literal(driver)
         if literal:
             self.secrets.append(literal[1])
-            found.tell("secret-in-line", self._path(), "password", parameter="an authenticator")
-            for path in dict.fromkeys((self._path(), GENERATED)):
-                found.tell_of_secret(path, self.host.read(path), (ACCOUNT,))
+            self._judge_literal(found, literal[1])
         return literal
+
+    def _judge_literal(self, found: Found, secret: str) -> None:
+        """Which of the files has it? Not those that are not in effect; an included one is not looked for."""
+        whole = self.host.exists(WHOLE)
+        for path in (WHOLE,) if whole else (MONOLITHIC_MACROS, SPLIT_MACROS, TEMPLATE, GENERATED):
+            now = self.host.read(path)
+            if now is not None and secret.encode("utf-8", "surrogateescape") in now.content:
+                found.tell("secret-in-line", path, "password", parameter="an authenticator")
+                found.tell_of_secret(path, now, (ACCOUNT,))
 
     def _judge_files(self, found: Found, host: str) -> None:
         if found.form.get("auth_type") != "password":

@@ -111,6 +111,8 @@ class MsmtpAuditor(Auditor):
         found.secrets += [secret] if secret else []
         lost = [key for key in UNKNOWN if settings.get(key)]
         found.lost += [Problem(key, "has no option in a service, and is not kept", "is it needed?") for key in lost]
+        if settings.get("tls_fingerprint") and found.form["validate_certs"]:
+            found.form["validate_certs"] = None  # pinned
         if "eval" in settings:
             found.tell("not-understood", found.path, detail=f"{found.path} has an eval for {found.name}: {_EVAL}")
             found.refused.append(Problem("eval", _EVAL, "write into the file what it gives"))

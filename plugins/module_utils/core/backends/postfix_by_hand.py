@@ -231,10 +231,15 @@ def form(backend: Postfix, route: Route, observed: Observed) -> dict[str, Any]:
         "port": port,
         "security": security,
         "validate_certs": security == "none" or validates[level in CHECKED],
-        "ca_file": backend.trusted(settings),
+        "ca_file": _trusted(backend, settings),
         "timeout": seconds(settings["smtp_connect_timeout"]),
         **_credentials(backend.host, route, observed),
     }
+
+
+def _trusted(backend: Postfix, settings: Mapping[str, str]) -> str | None:
+    named = backend.trusted(settings)
+    return "" if named is None and settings["tls_append_default_CA"] == "yes" else named
 
 
 def tls_level(host: Host, route: Route) -> str:

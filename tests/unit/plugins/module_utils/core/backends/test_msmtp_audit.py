@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from by_hand import PASSWORD
-from by_hand.msmtp import CASES, HOME
+from by_hand.msmtp import CASES, HOME, MAIN
 from unit.audited import assert_seen, laid_down, looked_at
 
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.audit import audit
@@ -28,6 +28,17 @@ def test_homes_are_looked_into_only_when_that_is_asked() -> None:
     result = looked_at(laid_down(CASES["users with files of their own"]))
     assert [one["name"] for one in result["services"]] == ["default"]
     assert [one["path"] for one in result["findings"] if one["id"] == "user-file"] == [HOME]
+
+
+def test_a_socket_is_no_relay_to_be_asked_and_a_pinned_certificate_is_not_verified() -> None:
+    base = CASES["users with files of their own"]
+    host = laid_down(base._replace(files={MAIN: "account default\nhost x.example\nsocket /run/relay\nport 25\n"}))
+    result = looked_at(host, probe="connect")
+    assert [one["id"] for one in result["findings"]] == ["relay-behind-tunnel"]
+    assert "verification" not in result["services"][0]
+    pinned = "account default\nhost 127.0.0.1\nport 9\ntls on\ntls_fingerprint " + ":".join(["AB"] * 32) + "\n"
+    host = laid_down(base._replace(files={MAIN: pinned}))
+    assert looked_at(host)["services"][0]["validate_certs"] is None
 
 
 def test_what_a_user_names_is_read_only_where_it_is_that_users_own() -> None:

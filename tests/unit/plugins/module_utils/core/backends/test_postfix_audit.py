@@ -86,6 +86,13 @@ def test_what_postconf_quotes_is_not_told(said: str, told: str) -> None:
     assert broken[0].endswith("postconf: fatal: macro processing error")
 
 
+@pytest.mark.parametrize(("more", "told"), [("", True), ("tls_append_default_CA = yes\n", False)])
+def test_trust_in_nobody(more: str, told: bool) -> None:
+    main = BASE.replace("smtp_tls_CApath = /etc/ssl/certs\n", "") + HOP + "smtp_tls_security_level = secure\n" + more
+    host = FakeHost({MAIN: main, MASTER: MASTER_CF, "/etc/passwd": "root:x:0:0::/root:/bin/sh\n"}, live=False)
+    assert ("tls-no-trust" in {one["id"] for one in looked_at(host)["findings"]}) == told
+
+
 def test_a_table_that_postfix_cannot_open_is_told() -> None:
     host = FakeHost({"/etc/t": "a b\n", "/etc/t.db": "garbage"})
     host.programs["postmap"] = Completed(1, "", "postmap: fatal: open database /etc/t.db: Invalid argument")
