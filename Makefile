@@ -4,12 +4,12 @@
 # The newest Python here that can run the tests (3.11 or later).
 PYTHON ?= $(shell sh tests/find-python)
 
-.PHONY: test lint unit sanity integration crash bench demo clean
+.PHONY: test lint unit sanity integration fleet crash bench demo clean
 
 # It writes nothing outside its folder.
 demo: export PYTHONDONTWRITEBYTECODE = 1
 
 # Everything, with what it needs installed first.
-test lint unit sanity integration crash bench demo clean:
+test lint unit sanity integration fleet crash bench demo clean:
 	@test -n "$(PYTHON)" || { echo "make $@ needs Python 3.11 or later" >&2; exit 1; }
 	@"$(PYTHON)" tests/run.py $@

@@ -3,7 +3,7 @@
 
 """The commands behind `make`: tests, linters, demo, bench. Needs Python 3.11 and its standard library.
 
-Usage: run.py test | lint | unit | sanity | integration | crash | bench | demo | clean
+Usage: run.py test | lint | unit | sanity | integration | fleet | crash | bench | demo | clean
        run.py ansible-venv VERSION   print the path of an environment with that ansible-core ("2.18")
        run.py collections            print a collections path that holds this checkout
 """
@@ -25,13 +25,15 @@ from lab.layers import why_unavailable
 ROOT = checkout.ROOT
 TESTS = ROOT / "tests"
 ON_TWO = "--numprocesses=2"
-SPREAD = (ON_TWO, "--dist=loadfile")  # hosts of different files know nothing of each other
+# Hosts of different files know nothing of each other. One more process than cores, for much of it is waiting; the order
+# is that of tests/conftest.py.
+SPREAD = ("--numprocesses=3", "--dist=loadfile", "--no-loadscope-reorder")
 LEFT_BY_TOOLS = (".ansible", ".demo", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache")
 
 
 def main(arguments: list[str]) -> int:
     match arguments:
-        case ["test" | "lint" | "unit" | "sanity" | "integration" | "crash" as target]:
+        case ["test" | "lint" | "unit" | "sanity" | "integration" | "fleet" | "crash" as target]:
             return run_parts(target)
         case ["bench"]:
             debian.install_missing()
@@ -86,7 +88,8 @@ def all_parts(environment: Path, collection: Path) -> list[Part]:
         Part("reuse", ["reuse", "lint", "--lines"], collection, "lint"),
         Part("galaxy-importer", galaxy, collection.parents[2], "lint"),
         Part("ansible-test sanity", sanity.command(environment), collection, "sanity", background=True),
-        Part("integration tests", [*pytest, "-rs", *SPREAD, "tests/integration"], ROOT, "integration"),
+        Part("integration tests", [*pytest, "-rs", *SPREAD, "tests/integration", "tests/fleet"], ROOT, "integration"),
+        Part("fleet tests", [*pytest, "-rs", "--durations=0", "tests/fleet"], ROOT, "fleet"),
         Part("crash matrix", [*pytest, "-m", "crash_full", "tests"], ROOT, "crash"),
     ]
 
