@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from integration.oauth_machine import authorize
 from lab.authority import Authority
 from lab.layers import why_unavailable
 from lab.network import Network
-from lab.playbook import Played, play
+from lab.playbook import Played, play, prepared
 from lab.relay import Relay, listeners
 from lab.space import listen
 from lab.tree import RELAY_NAME, Tree
@@ -28,6 +30,8 @@ MECHANISMS = ["PLAIN", "LOGIN", "XOAUTH2"]
 CA = "/etc/ssl/relay-ca.pem"
 CERTIFICATE, KEY, LEAF_CA = "/etc/ssl/hub.pem", "/etc/ssl/hub.key", "/etc/ssl/leaf-ca.pem"
 MASTER, MAIN = "/etc/postfix/master.cf", "/etc/postfix/main.cf"
+KEPT = "/var/lib/fleetmail/hub"
+ROLE = {"name": "hub", "ansible.builtin.include_role": {"name": "fleetmail.smtp.relay_hub"}}
 HUB = "hub.example.test"
 MAILBOX = "fleet@example.test"
 TOKEN = "ya29.the-token-of-the-hub_" + "x" * 1200
@@ -59,8 +63,7 @@ class Hub:
         return {**here, **tls, "relay_hub_networks": [self.leaf.address], **more}
 
     def play(self, *arguments: str, **variables: Any) -> Played:
-        task = {"name": "hub", "ansible.builtin.include_role": {"name": "fleetmail.smtp.relay_hub"}}
-        return play(self.folder, [task], [self.host], self.variables(**variables), arguments)
+        return play(self.folder, [ROLE], [self.host], self.variables(**variables), arguments)
 
     def made(self, **variables: Any) -> None:
         """It is so afterwards. What already is so costs no play; whatever fails leaves it as it was."""
@@ -149,6 +152,10 @@ def test_check_real_check_real_and_the_leaf_is_served(hub: Hub) -> None:
     served(hub, hub.leaf)
     restrictions = hub.host.output(["postconf", "-P", "0.0.0.0:587/inet/smtpd_relay_restrictions"])
     assert restrictions.endswith("= permit_mynetworks,reject")
+    assert hub.host.output(["postconf", "-h", "smtpd_tls_cert_file"]), (
+        "Debian's own, which the entry is not to speak of"
+    )
+    assert "legacy" not in hub.host.log()
     assert not list(hub.host.path.glob("etc/postfix/*~"))
 
 
@@ -241,14 +248,51 @@ def test_what_is_refused_changes_nothing(hub: Hub, variables: dict[str, Any], to
     assert hub.host.run(["postfix", "status"], check=False).returncode == 0
 
 
-def test_a_hub_that_does_not_come_up_is_put_back(hub: Hub) -> None:
+@contextlib.contextmanager
+def killed_before_the_reload(hub: Hub, **variables: Any) -> Iterator[None]:
+    """A run that ends where Postfix is told to read what was written: by SIGKILL, as in a power cut."""
+    stopped = "/var/tmp/reloading"
+    hub.host.run(["mv", "/usr/sbin/postfix", "/usr/sbin/postfix.away"])
+    script = (
+        f'#!/bin/sh\n[ "$1" != reload ] || {{ touch {stopped}; sleep 3; exit 1; }}\nexec /usr/sbin/postfix.away "$@"\n'
+    )
+    hub.host.write("/usr/sbin/postfix", script, 0o755)
+    folder = hub.folder / "killed"
+    command, settings = prepared(folder, [ROLE], [hub.host], hub.variables(**variables))
+    try:
+        with subprocess.Popen(command, cwd=folder / "input", env=settings, stdout=subprocess.DEVNULL) as process:
+            end = time.monotonic() + 60
+            while not hub.host.exists(stopped):
+                assert process.poll() is None
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            process.kill()
+        yield
+    finally:
+        hub.host.run(["sh", "-c", f"mv /usr/sbin/postfix.away /usr/sbin/postfix; rm -f {stopped}"])
+
+
+def test_what_a_killed_run_left_half_done_the_next_one_completes(hub: Hub) -> None:
+    hub.made()
+    elsewhere = {"relay_hub_listen": ["0.0.0.0:587", "0.0.0.0:2587"]}
+    with killed_before_the_reload(hub, **elsewhere):
+        assert "2587" in hub.host.read(MASTER).decode()
+    hub.made(**elsewhere)
+    served(hub, hub.leaf, "--port", "2587")
+    assert not hub.host.exists(KEPT)
+
+
+def test_what_a_killed_run_began_and_the_next_one_cannot_do_is_put_back(hub: Hub) -> None:
     hub.made()
     before = hub.host.read(MASTER)
-    with listen("0.0.0.0", 2587, hub.host):
-        played = hub.play(relay_hub_listen=["0.0.0.0:2587"])
+    with killed_before_the_reload(hub, relay_hub_listen=["0.0.0.0:2588"]):
+        assert hub.host.read(MASTER) != before
+    with listen("0.0.0.0", 2588, hub.host):
+        played = hub.play(relay_hub_listen=["0.0.0.0:2588"])
     assert played.code != 0
     assert "what was there before is back" in played.out
     assert hub.host.read(MASTER) == before
+    assert not hub.host.exists(KEPT)
     assert hub.host.run(["postfix", "status"], check=False).returncode == 0
     served(hub, hub.leaf)
 
@@ -292,7 +336,6 @@ def test_absent_gives_back_what_was_there(hub: Hub) -> None:
 
 def test_a_bare_host_in_check_mode(hub: Hub) -> None:
     with Tree("bare", name="bare") as tree:
-        task = {"name": "hub", "ansible.builtin.include_role": {"name": "fleetmail.smtp.relay_hub"}}
-        played = play(hub.folder / "bare", [task], [tree], hub.variables(relay_hub_packages=["postfix"]), ["--check"])
+        played = play(hub.folder / "bare", [ROLE], [tree], hub.variables(relay_hub_packages=["postfix"]), ["--check"])
     assert played.code == 0, played.out + played.err
     assert [one.task for one in played.results if one.result.get("changed")]
