@@ -204,7 +204,7 @@ def _judge_software(auditor: Auditor, now: float) -> None:
 
 def _is_socket(host: str) -> bool:
     """Is it a socket in the file system, and no host?"""
-    return host.startswith("/")
+    return host.startswith(("/", "unix:"))
 
 
 def _of_form(found: Found, queues: bool, today: datetime.date) -> Iterator[Finding]:
@@ -239,5 +239,5 @@ def _of_security(found: Found, host: str, security: str, logs_in: bool) -> Itera
         return
     if found.form.get("validate_certs") is False:
         yield finding("tls-unverified", field="validate_certs", host=host)
-    elif found.form.get("ca_file", "") is None:
+    elif found.form.get("ca_file", "") is None and found.form.get("validate_certs"):
         yield finding("tls-no-trust", field="ca_file", host=host)

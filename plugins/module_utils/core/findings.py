@@ -181,6 +181,12 @@ TABLE: Mapping[str, Row] = {
         "smtp_tls_security_level = secure",
         "Postfix talks to no relay like that: mail stays in the queue",
     ),
+    "tls-level-unknown": Row(
+        CRITICAL,
+        "{level} is no TLS level that Postfix knows",
+        "smtp_tls_security_level = secure, for example",
+        "postfix check does not notice it, but no mail leaves: it stays in the queue",
+    ),
     "tls-port": Row(
         WARNING,
         "port {port} speaks {usual}, but the configuration says {security}",

@@ -157,8 +157,10 @@ class PostfixAuditor(Auditor):
         """One way that somebody set up by hand."""
         found = self._add(Found(name, MAIN, {}))
         observed = Observed({})
+        agent = self.agents.get(route.found.agent)
+        sends = agent is None or by_hand.is_client(agent)  # what another agent is given is no host
         first = next(pieces(route.hop), "")
-        if first != route.hop:
+        if sends and first != route.hop:
             found.tell("several-relays", MAIN, "host", hosts=route.hop)
             others = ", ".join(list(pieces(route.hop))[1:])
             found.lost.append(Problem("relayhost", f"{others} is not kept", "one host with several addresses"))
@@ -180,12 +182,12 @@ class PostfixAuditor(Auditor):
 
     def _judge_hop(self, found: Found, route: Route) -> None:
         host, form = str(found.form["host"]), found.form
-        if host.startswith("MX of "):
-            form["host"] = host[len("MX of ") :]
-            found.tell("relayhost-mx", MAIN, "host", host=form["host"], port=form["port"])
         agent = self.agents.get(route.found.agent)
         if agent is not None and not by_hand.is_client(agent):
             self._judge_other_agent(found, agent)
+        elif host.startswith("MX of "):
+            form["host"] = host[len("MX of ") :]
+            found.tell("relayhost-mx", MAIN, "host", host=form["host"], port=form["port"])
         elif not form["host"]:
             told = "there is no relay: mail goes straight to the recipients' mail servers"
             found.refused.append(Problem("host", told, "name a relay"))
@@ -221,6 +223,9 @@ class PostfixAuditor(Auditor):
             found.tell("tls-wrapper-level", MAIN, "security", level=level)
             told = "contradicts itself: a wrapper of TLS, and no TLS"
             found.refused.append(Problem("security", told, "say which is meant: security: tls or none"))
+        if level not in by_hand.LEVELS:
+            found.tell("tls-level-unknown", MAIN, "security", level=level)
+            found.refused.append(Problem("security", f"{level} is no TLS level", "say which is meant"))
         login = by_hand.login(self.host, route)
         if login is None or found.form.get("auth_type") == "none":
             return
@@ -293,7 +298,8 @@ class PostfixAuditor(Auditor):
     def _judge_mechanisms(self, found: Found, route: Route) -> None:
         settings, secured = route.settings, found.form["security"] in ("starttls", "tls")
         options = {"smtp_sasl_security_options": False, "smtp_sasl_tls_security_options": True}
-        found.exposed = "noplaintext" not in settings["smtp_sasl_security_options"]
+        plain = "noplaintext" not in settings["smtp_sasl_security_options"]
+        found.exposed = plain and by_hand.tls_level(self.host, route) in by_hand.LEVELS
         for parameter, by_tls in options.items():
             if (
                 by_tls == (secured or found.form["security"] == "opportunistic")

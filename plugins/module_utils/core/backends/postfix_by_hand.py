@@ -44,6 +44,7 @@ FRESH = {  # what holds in a tree where main.cf says nothing (postconf -d)
     "smtp_sasl_tls_verified_security_options": "$smtp_sasl_tls_security_options", "smtp_tls_wrappermode": "no",
 }  # fmt: skip
 ANYBODY = "somebody@elsewhere.invalid"  # a sender that no entry of its own can be for (RFC 6761 6.4)
+LEVELS = ("none", "may", "dane", *MANDATORY)
 _SITE = {"NONE": "none", "MAY": "may", "MUST": "verify", "MUST_NOPEERMATCH": "encrypt"}
 _REFERENCE = re.compile(r"\$(?:(\$)|(\w+)|\{(\w+)(?:([?:])((?:[^{}]|\{[^{}]*\})*))?\}|\((\w+)(?:([?:])([^()]*))?\))")
 _BOTH = re.compile(r"\{([^{}]*)\}\s*(?::\s*\{([^{}]*)\})?")

@@ -93,6 +93,26 @@ def test_trust_in_nobody(more: str, told: bool) -> None:
     assert ("tls-no-trust" in {one["id"] for one in looked_at(host)["findings"]}) == told
 
 
+@pytest.mark.parametrize(
+    ("main", "told", "silent"),
+    [
+        (HOP + "smtp_tls_security_level = encrypted\n" + AUTH + f"smtp_sasl_password_maps = static:f:{PASSWORD}\n",
+         "tls-level-unknown", "cleartext-credentials"),
+        (HOP + "smtp_tls_security_level = fingerprint\n", "", "tls-no-trust"),
+        ("default_transport = error:no mail from here\n", "", "relayhost-mx"),
+        ("default_transport = error:no mail from here\n", "", "several-relays"),
+        ("default_transport = lmtp:unix:/run/lmtp\n", "relay-behind-tunnel", "tls-none"),
+    ],
+)  # fmt: skip
+def test_what_is_said_and_what_is_not(main: str, told: str, silent: str) -> None:
+    main = BASE.replace("smtp_tls_CApath = /etc/ssl/certs\n", "") + main
+    master = MASTER_CF + "lmtp unix - - y - - lmtp\n"
+    host = FakeHost({MAIN: main, MASTER: master, "/etc/passwd": "root:x:0:0::/root:/bin/sh\n"}, live=False)
+    kinds = {one["id"] for one in looked_at(host)["findings"]}
+    assert not {told} - {""} - kinds
+    assert silent not in kinds
+
+
 def test_a_table_that_postfix_cannot_open_is_told() -> None:
     host = FakeHost({"/etc/t": "a b\n", "/etc/t.db": "garbage"})
     host.programs["postmap"] = Completed(1, "", "postmap: fatal: open database /etc/t.db: Invalid argument")
