@@ -28,7 +28,7 @@ from bench.measure import Bench
 
 SIZES = (10, 100)
 FORKS = (5, 25, 50)
-MACHINES = 6  # by ssh
+MACHINES = 8  # by ssh
 LOOK = 0.5  # s between two looks at the memory in use
 _COUNTING = "/usr/local/bin/counting-python"
 _COUNTED = "/var/counted"
