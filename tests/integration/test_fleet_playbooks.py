@@ -237,6 +237,9 @@ def test_a_failing_canary_leaves_the_others_untouched(fleet: Fleet) -> None:
     assert outside.code != 0
     assert [one.task for one in outside.results] == ["It can begin"]
     assert "not among the hosts of rollout_hosts: web3" in told(outside)
+    nobody = fleet.play("drift", drift_hosts="nobody")
+    assert nobody.code != 0
+    assert "drift_hosts: no host of the inventory is nobody" in nobody.err
     fewer = fleet.play("rollout", "--check", "--limit", "web1,web4", rollout_canary="web1,web2")
     batches = [one.host for one in fewer.results if one.task == "It can begin"]
     assert batches == ["web1", "web4"]
