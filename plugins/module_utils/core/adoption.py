@@ -10,7 +10,7 @@ relay as one user needs one variable.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .enforce import enforce
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 UNKNOWN_SECRET = "not-known-to-the-audit"  # noqa: S105 - it stands for one that could not be read
 CLIENT = ("authorization_url", "token_url", "client_id", "oauth_provider", "oauth_tenant", "oauth_grant")
 ATTEMPTS = 4
+_EXPRESSION = re.compile(r"\{[{%#]")
 OPTIONAL = ("timeout",)  # what is left out where the software has no setting for it: nothing depends on it
 
 
@@ -42,6 +43,9 @@ def adoption(found: Found, backend: str, host: Host) -> Adoption:
     if found.refused:
         return Adoption(None, [], found.refused)
     task, secrets = _task(found, backend, host)
+    expressions = list(_expressions({key: value for key, value in task.items() if key not in secrets}))
+    if expressions:
+        return Adoption(None, [], expressions)
     problems = list(found.lost)
     for _attempt in range(ATTEMPTS):
         said = enforce({**task, **secrets, "root": host.root}, host, check=True)
@@ -52,6 +56,16 @@ def adoption(found: Found, backend: str, host: Host) -> Adoption:
             return Adoption(None, [], problems + told)
         problems += told
     return Adoption(None, [], problems)
+
+
+def _expressions(task: Mapping[str, Any], place: str = "") -> Iterator[Problem]:
+    """What a playbook would take for an expression, and carry out on the control node. A task is a text to be run."""
+    for key, value in task.items():
+        if isinstance(value, dict):
+            yield from _expressions(value, f"{key}.")
+        elif any(_EXPRESSION.search(str(one)) for one in (value if isinstance(value, list) else [value])):
+            told = "has what begins an expression in a playbook"
+            yield Problem(place + key, told, "mark it !unsafe in a task of your own")
 
 
 def _left_out(task: dict[str, Any], option: str) -> bool:

@@ -113,6 +113,18 @@ def test_placeholders() -> None:
     assert placeholder("client_secret", "an-id") == "{{ vault_smtp_client_secret_an_id }}"
 
 
+@pytest.mark.parametrize("user", ["{{ lookup('pipe', 'id') }}", "{% x %}", "{# x #}"])
+def test_no_host_writes_an_expression_into_a_task(user: str) -> None:
+    host = FakeHost({"/etc/passwd": "root:x:0:0::/root:/bin/sh\n"}, live=False)
+    text = f"account default\nhost {RELAY}\ntls on\nauth on\npassword secret\nuser "
+    host.put("/etc/msmtprc", text + user, 0o600)
+    (found,) = looked_at(host, as_task=True)["services"]
+    assert (found["username"], found["task"]) == (user, None)
+    assert [one["option"] for one in found["task_problems"]] == ["username"]
+    host.put("/etc/msmtprc", f"{text}fleet\nlogfile /x/{user}\n", 0o600)
+    assert looked_at(host, as_task=True)["services"][0]["task"] is None
+
+
 # -- options -----------------------------------------------------------------------------------------------------------
 
 
