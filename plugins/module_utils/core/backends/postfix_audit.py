@@ -15,7 +15,7 @@ from .auditing import Auditor, Found, Queue, service_name
 from .base import Observed, text_of
 from .postfix import MAIN, MASTER
 from .postfix_by_hand import Route
-from .postfix_files import CONFIG, SHARED, inline_secrets, split_nexthop, transports
+from .postfix_files import CONFIG, SHARED, hops_shown, inline_secrets, split_nexthop, transports
 from .postfix_files import FILES as OUR_FILES
 from .postfix_tables import Table, contents, fault, leaves, look_up, pieces
 
@@ -159,12 +159,12 @@ class PostfixAuditor(Auditor):
         observed = Observed({})
         agent = self.agents.get(route.found.agent)
         sends = agent is None or by_hand.is_client(agent)  # what another agent is given is no host
-        first = next(pieces(route.hop), "")
-        if sends and first != route.hop:
-            found.tell("several-relays", MAIN, "host", hosts=route.hop)
-            others = ", ".join(list(pieces(route.hop))[1:])
-            found.lost.append(Problem("relayhost", f"{others} is not kept", "one host with several addresses"))
-            route = route._replace(found=route.found._replace(hop=first))
+        hops = list(pieces(route.hop))
+        if sends and len(hops) > 1:
+            found.tell("several-relays", MAIN, "host", hosts=hops_shown(hops))
+            told = f"{hops_shown(hops[1:])} is not kept"
+            found.lost.append(Problem("relayhost", told, "one host with several addresses"))
+            route = route.to(hops[0])
         form = by_hand.form(cast("Postfix", self.software), route, observed)
         found.form = {
             **form,

@@ -16,8 +16,8 @@ from .. import marks
 from ..redaction import Secret
 from ..service import is_address
 from .postfix import ASKED, CHECKED, DEFAULTS, MANDATORY, Effective, from_address
-from .postfix_files import OURS, main_cf_values, seconds, split_nexthop
-from .postfix_tables import Table, contents, look_up, tables
+from .postfix_files import OURS, hops_shown, main_cf_values, seconds, split_nexthop
+from .postfix_tables import Table, contents, look_up, pieces, tables
 
 if TYPE_CHECKING:
     from ..port import Host
@@ -61,6 +61,10 @@ class Route(NamedTuple):
     @property
     def hop(self) -> str:
         return self.found.hop
+
+    def to(self, hop: str) -> Route:
+        """The same way to another hop."""
+        return self._replace(found=self.found._replace(hop=hop))
 
     @property
     def settings(self) -> Mapping[str, str]:
@@ -220,8 +224,12 @@ def is_client(agent: Transport | None) -> bool:
 
 def form(backend: Postfix, route: Route, observed: Observed) -> dict[str, Any]:
     """The form's fields of a way, without those that say whose mail takes it."""
+    several = list(pieces(route.hop))
+    route = route.to(several[0]) if several else route
     settings = route.settings
     host, port = split_nexthop(route.hop) if route.hop else ("", 25)
+    if len(several) > 1:
+        host = hops_shown(several)  # the service has the first one, and that is a difference
     level = tls_level(backend.host, route)
     security = "none" if level == "none" else "opportunistic" if level not in MANDATORY else "starttls"
     if settings["smtp_tls_wrappermode"] == "yes" and security != "none":

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import marks
@@ -24,6 +24,7 @@ _PARAMETER = re.compile(r"\s*([A-Za-z0-9_.-]+)\s*=", re.ASCII)  # a dot or hyphe
 _BLANK = marks.BLANK + "\n"
 _BRACED = r"\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"
 _OPTION = re.compile(rf"-o\s*(?:{_BRACED}|(\S+))", re.ASCII)
+_HOP = re.compile(r"(\[[\w.:-]+\]|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+)(:\w+)?", re.ASCII)
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -170,10 +171,16 @@ def split_nexthop(text: str) -> tuple[str, int]:
     named = {"smtp": 25, "submission": 587, "submissions": 465, "smtps": 465}
     found = re.fullmatch(r"(\[[^\]]+\]|[^\[\]:]+)(?::(\w+))?", text)
     if not found:
-        return text, 25
+        several = re.split(r"[\s,]+", text)
+        return hops_shown(several) if len(several) > 1 else text, 25
     host, port = found.group(1), found.group(2) or "25"
     number = int(port) if port.isdigit() else named.get(port, 0)
     return (host[1:-1] if host.startswith("[") else "MX of " + host), number
+
+
+def hops_shown(hops: Iterable[str]) -> str:
+    """Those that are hops: a comment after them, which Postfix takes for more of them, may say anything."""
+    return ", ".join(hop if _HOP.fullmatch(hop) else "..." for hop in hops)
 
 
 def sender_keys(service: Service) -> list[str]:

@@ -113,6 +113,22 @@ def test_what_is_said_and_what_is_not(main: str, told: str, silent: str) -> None
     assert silent not in kinds
 
 
+def test_of_several_relays_the_first_is_the_service_and_a_comment_is_not_told() -> None:
+    main = (
+        BASE + f"relayhost = [a.example]:587, b.example # {PASSWORD}\n" + AUTH + "smtp_tls_security_level = encrypt\n"
+    )
+    main += "smtp_sasl_password_maps = texthash:/etc/postfix/pw\n"
+    host = FakeHost({MAIN: main, MASTER: MASTER_CF, "/etc/passwd": "root:x:0:0::/root:/bin/sh\n"}, live=False)
+    host.put("/etc/postfix/pw", "[a.example]:587 fleet:geheim\n", 0o600)
+    result = looked_at(host, as_task=True)
+    (found,) = result["services"]
+    assert found["task_drift"] == [
+        {"field": "host", "before": "[a.example]:587, b.example, ..., ...", "after": "a.example"}
+    ]
+    assert [one["option"] for one in found["task_problems"]] == ["relayhost"]
+    assert PASSWORD not in json.dumps(result)
+
+
 def test_a_table_that_postfix_cannot_open_is_told() -> None:
     host = FakeHost({"/etc/t": "a b\n", "/etc/t.db": "garbage"})
     host.programs["postmap"] = Completed(1, "", "postmap: fatal: open database /etc/t.db: Invalid argument")
