@@ -14,7 +14,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-
 _ON_REQUEST = ("crash", "fleet")  # too long for `make test`, and a part of another one
 
 
