@@ -9,7 +9,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +39,8 @@ MACHINES = {
     "mover2": ("fleet-exim", "trixie"),
     "plain": ("fleet-msmtp", "bookworm"),  # has no requests
 }
-QUEUEING = ("leaf1", "leaf2", "mover1", "mover2")
+LEAVES = ("leaf1", "leaf2")
+QUEUEING = (*LEAVES, "mover1", "mover2")
 FORM: dict[str, Any] = {
     "relay_client_host": OAUTH_RELAY_NAME,
     "relay_client_security": "starttls",
@@ -48,9 +49,13 @@ FORM: dict[str, Any] = {
     "relay_client_password": PASSWORD,
     "relay_client_from_address": MAILBOX,
     "relay_client_verify": "auth",
+    "ansible_python_interpreter": "/usr/bin/python3",
 }
-LEAF = {"relay_client_host": HUB, "relay_client_auth_type": "none", "relay_client_verify": "none"}
-_EMPTY: dict[str, Any] = dict.fromkeys(("username", "password", "from_address"), "")
+LEAF = {"relay_client_host": HUB, "relay_client_auth_type": "none", "relay_client_verify": "recipient"}
+_NO_LOGIN = dict.fromkeys(("relay_client_username", "relay_client_password", "relay_client_from_address"), "")
+_CONFIGURATION = (
+    "find /etc/exim4 /etc/msmtprc -type f -exec sha256sum {} + 2> /dev/null | sort; exim4 -bP transports 2>&1"
+)
 
 
 @dataclass
@@ -68,8 +73,7 @@ class Site:
         book = name if name.endswith(".yml") else f"fleetmail.smtp.{name}"
         played = self.control.play((), *arguments, book=book, **variables)
         for secret in (PASSWORD, self.server.confidential.client_secret):
-            if secret in played.out + played.err:
-                print("LEAK", played.out[-9000:], played.err[-2000:])
+            assert secret not in played.out + played.err
         return played
 
     def variables(self, name: str, **given: Any) -> None:
@@ -86,23 +90,46 @@ class Site:
         scope = f"{MICROSOFT_SCOPE} offline_access"
         return {"client_id": client.client_id, "client_secret": client.client_secret, "scope": scope, **urls}
 
+    def fates(self) -> dict[str, str]:
+        """Each host's status in the last report."""
+        found = json.loads((self.control.folder / "input/fleetmail-report/report.json").read_text())
+        return {host["name"]: host["status"] for host in found["hosts"]}
+
+    def configuration(self, name: str) -> str:
+        """How a host without Postfix sends: its files, and what Exim makes of them."""
+        return self.machines[name].output(["sh", "-c", _CONFIGURATION], check=False)
+
     # -- mail
 
-    def send(self, subject: str, *names: str) -> None:
+    def send(self, subject: str, *names: str, arguments: Sequence[str] = ()) -> None:
         """An application on each host sends a mail, as applications do."""
         for name in names:
-            assert self.sendmail(name, f"{subject} of {name}") == 0
+            assert self.sendmail(name, f"{subject} of {name}", arguments) == 0
             self.handed_in.add(f"{subject} of {name}")
 
-    def sendmail(self, name: str, subject: str) -> int:
+    def sendmail(self, name: str, subject: str, arguments: Sequence[str] = ()) -> int:
         """Sends a mail; gives the exit status of sendmail."""
         mail = f"From: app@{name}.example.test\nTo: you@example.org\nSubject: {subject}\n\nhello\n"
-        return self.machines[name].run(["sendmail", "you@example.org"], mail.encode(), check=False).returncode
+        command = ["sendmail", *arguments, "you@example.org"]
+        return self.machines[name].run(command, mail.encode(), check=False).returncode
+
+    def queued(self, name: str) -> int:
+        """How many mails wait on a host."""
+        if self._has_exim(name):
+            return int(self.machines[name].output(["exim4", "-bpc"]))
+        return len(self.machines[name].output(["postqueue", "-j"]).splitlines())
 
     def flush(self, *names: str) -> None:
         """Somebody does not want to wait until the software tries again by itself, which takes minutes."""
         for name in names:
-            self.machines[name].run(["exim4", "-qff"] if "exim" in self.machines[name].role else ["postqueue", "-f"])
+            self.machines[name].run(["exim4", "-qff"] if self._has_exim(name) else ["postqueue", "-f"])
+
+    def _has_exim(self, name: str) -> bool:
+        return self.machines[name].role == "fleet-exim"
+
+    def proofs(self) -> int:
+        """How many test mails of the playbooks arrived."""
+        return len([mail for mail in self.relay.messages() if mail.recipients == [ONCALL]])
 
     def subjects(self) -> set[str]:
         """Of the mail that arrived, all of it over TLS, by a login, from the mailbox."""
@@ -114,9 +141,10 @@ class Site:
             found.add(subject[1].decode() if subject else "")
         return found
 
-    def all_arrived(self, timeout: float = 60) -> None:
-        """Wait until every mail that was handed in is there. Raises TimeoutError with those that are not."""
-        wait_for(lambda: self.handed_in <= self.subjects(), timeout, lambda: str(self.handed_in - self.subjects()))
+    def all_arrived(self, *names: str, timeout: float = 60) -> None:
+        """Wait until every mail that was handed in (on those hosts) is there. Raises TimeoutError with what is not."""
+        wanted = {subject for subject in self.handed_in if not names or subject.split()[-1] in names}
+        wait_for(lambda: wanted <= self.subjects(), timeout, lambda: str(wanted - self.subjects()))
 
     def hands_in(self, source: str) -> tuple[bool, str]:
         """Does the hub take a mail from there? And all that was said."""
@@ -129,16 +157,27 @@ class Site:
     # -- tokens
 
     def let_pass(self, name: str, seconds: int) -> None:
-        """All that the host has written down of its token is so much older, and no access token lives any more."""
+        """All that the host has written down of its token is so much older, and its access token lives no more."""
         record = json.loads(self.machines[name].read(STATE))
         self.machines[name].write(STATE, json.dumps(_older(record, seconds)), mode=0o600)
-        self.server.expire("access_token")
+        self.server.expire(value=record["access"]["token"])
 
     def status(self, name: str) -> dict[str, Any]:
         """What the keeper on a host says of its token."""
         said = self.machines[name].output(["fleetmail-keeper", "status", "--json"], check=False)
         view: dict[str, Any] = json.loads(said)["tokens"][0]
         return view
+
+    def refresh_token(self, name: str) -> str:
+        """The one that a host holds."""
+        return str(json.loads(self.machines[name].read(STATE))["grant"]["refresh_token"])
+
+    def secrets(self) -> list[str]:
+        """Those that are of use to somebody now."""
+        holders = ("hub", "mover1", "mover2")
+        access = [json.loads(self.machines[name].read(STATE))["access"]["token"] for name in holders]
+        client_secret = self.server.confidential.client_secret
+        return [PASSWORD, client_secret, *access, *(self.refresh_token(name) for name in holders)]
 
 
 def _older(value: Any, seconds: int) -> Any:
@@ -186,9 +225,9 @@ def meanwhile(condition: Callable[[], bool], deed: Callable[[], None]) -> Iterat
 def running(folder: Path) -> Iterator[Site]:
     """Boot all of it, on a network of its own."""
     authority = Authority(folder / "authority")
-    server = OAuthServer(
-        host=AUTH_ADDRESS, name=AUTH_NAME, port=443, certificate=authority.good(AUTH_NAME), ca_file=authority.ca_file
-    )
+    # as Microsoft's: a used refresh token stays good, so that an answer which was lost is no end
+    whose: dict[str, Any] = {"certificate": authority.good(AUTH_NAME), "ca_file": authority.ca_file}
+    server = OAuthServer(host=AUTH_ADDRESS, name=AUTH_NAME, port=443, reuse_detection=False, **whose)
     with ExitStack() as stack:
         network = stack.enter_context(Network())
         machines = {name: Machine(role, suite, name=name, network=network) for name, (role, suite) in MACHINES.items()}
@@ -203,6 +242,7 @@ def running(folder: Path) -> Iterator[Site]:
         for machine in machines.values():
             machine.write(TRUSTED, machine.read(TRUSTED) + authority.ca_file.read_bytes())
         machines["plain"].run(["dpkg", "--remove", "--force-depends", "python3-requests"])
+        machines["plain"].write("/etc/apt/apt.conf.d/impatient", 'Acquire::Retries "0";\n')  # it reaches no archive
         control = ControlNode(folder / "control", network, list(machines.values()))
         stack.callback(control.close)
         site = Site(machines, server, relay, control)
@@ -214,8 +254,8 @@ def _write_inventory(site: Site, authority: Authority) -> None:
     group = site.control.folder / "input/group_vars/all.yml"
     group.parent.mkdir(parents=True)
     group.write_text(yaml.safe_dump(FORM))
-    for name in ("leaf1", "leaf2"):
-        site.variables(name, **LEAF, **{f"relay_client_{key}": "" for key in _EMPTY})
+    for name in LEAVES:
+        site.variables(name, **LEAF, **_NO_LOGIN, relay_client_verify_recipient=ONCALL)
     for name in ("mover1", "mover2", "plain"):
         site.variables(name, authorize_tokens=[{"name": "default", "username": MAILBOX, **site.client}])
     own = authority.good(HUB)
@@ -224,7 +264,7 @@ def _write_inventory(site: Site, authority: Authority) -> None:
     site.variables(
         "hub",
         relay_hub_service={"host": OAUTH_RELAY_NAME, "username": MAILBOX, "from_address": MAILBOX, **site.client},
-        relay_hub_networks=[site.machines[name].address for name in ("leaf1", "leaf2")],
+        relay_hub_networks=[site.machines[name].address for name in LEAVES],
         relay_hub_certificate="/etc/ssl/hub.pem",
         relay_hub_certificate_key="/etc/ssl/private/hub.key",
         token_keeper_interval=1,

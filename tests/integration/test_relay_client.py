@@ -130,6 +130,10 @@ def test_other_mail_software_is_not_replaced_either(tmp_path: Path, beside: tupl
     """By a package that says it is a mail server, such as nullmailer with its queue."""
     control = "Package: nullmailer\nVersion: 1\nArchitecture: all\nMaintainer: a@example.test\nDescription: t\n"
     with Tree("bare", name="web4", network=beside[0]) as host:
+        host.run(["sh", "-c", "rm -r /var/lib/apt/lists/* && : > /etc/apt/sources.list"])
+        alone = role(tmp_path, host)
+        assert alone.code != 0
+        assert "postfix, libsasl2-modules could not be installed: " in alone.out
         host.write("/tmp/own/DEBIAN/control", f"{control}Provides: mail-transport-agent\n")
         host.run(["sh", "-c", "dpkg-deb -b /tmp/own /tmp/own.deb && dpkg -i /tmp/own.deb"])
         refused = role(tmp_path, host)
