@@ -12,6 +12,7 @@ import os
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 from driver import checkout
 from lab.driven import Driven
@@ -19,6 +20,8 @@ from lab.driven import Driven
 COLLECTIONS = str(checkout.linked())
 sys.path.insert(0, COLLECTIONS)
 os.environ["ANSIBLE_COLLECTIONS_PATH"] = COLLECTIONS
+hypothesis.settings.register_profile("busy", deadline=None)  # machines are shared: no example is judged by the clock
+hypothesis.settings.load_profile("busy")
 
 # They take longest. Begun first, none of them is what the others have ended long before.
 LONGEST = (

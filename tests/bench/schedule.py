@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, Protocol
 
 import jinja2
 import yaml
-from ansible.plugins.filter.core import rand
 from driver import checkout
 
 ROLE = checkout.ROOT / "roles/token_keeper"
@@ -122,10 +121,15 @@ def defaults() -> dict[str, Any]:
     return found
 
 
+def _random(end: int, seed: str) -> int:
+    """The filter ansible.builtin.random with a seed. To import Ansible's would make a control node of this process."""
+    return random.Random(seed).randrange(end)
+
+
 @functools.cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
-    environment.filters["random"] = rand
+    environment.filters["random"] = _random
     return environment
 
 
