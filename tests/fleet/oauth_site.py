@@ -146,6 +146,11 @@ class Site:
         wanted = {subject for subject in self.handed_in if not names or subject.split()[-1] in names}
         wait_for(lambda: wanted <= self.subjects(), timeout, lambda: str(wanted - self.subjects()))
 
+    def login(self, name: str) -> str:
+        """How a host logged in to the relay for its last mail, as the relay tells it."""
+        pattern = rf"client=\S*\[{re.escape(self.machines[name].address)}\], sasl_method=(\S+),"
+        return re.findall(pattern, self.relay.log())[-1]
+
     def hands_in(self, source: str) -> tuple[bool, str]:
         """Does the hub take a mail from there? And all that was said."""
         command = ["swaks", "--server", self.machines["hub"].address, "--port", "587", "--tls", "--timeout", "10"]

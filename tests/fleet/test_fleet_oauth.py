@@ -149,6 +149,9 @@ def test_a_host_loses_its_power_in_the_middle_of_its_migration(site: Site) -> No
     good(played)
     assert not mover2.exists(JOURNAL)
     site.send("by a token", "mover1", "mover2")
+    site.all_arrived("mover1", "mover2")
+    assert {site.login(name) for name in ("mover1", "mover2")} <= {"XOAUTH2", "OAUTHBEARER"}
+    assert site.login("plain") in ("PLAIN", "LOGIN")
 
 
 def test_drift_knows_who_is_in_the_inventory_with_oauth(site: Site) -> None:
