@@ -108,7 +108,7 @@ def tamper(fleet: Fleet) -> dict[str, set[str]]:
     web1.run(["postconf", "-e", "smtp_tls_security_level=may"])
     app1.run(["chmod", "644", "/etc/exim4/passwd.client"])
     box2.run(["sed", "-i", "s/^tls on/tls off/; s/^ *tls .*on/tls off/", "/etc/msmtprc"])
-    web2.run(["systemctl", "stop", "postfix"])
+    web2.run(["systemctl", "disable", "--now", "postfix"])
     return {
         "web1": {"security", "validate_certs"},
         "app1": {"mode of /etc/exim4/passwd.client"},
@@ -132,6 +132,7 @@ def test_drift(fleet: Fleet) -> None:
 
     good(fleet.play("rollout", **TEST_MAIL, **GOOD))
     assert {name for name, fate in fleet.fates().items() if fate == "changed"} == set(expected)
+    assert fleet.machines["web2"].output(["systemctl", "is-enabled", "postfix"]) == "enabled"
     good(fleet.play("drift", drift_hosts="all:!full:!down"))
 
 
@@ -201,10 +202,10 @@ def cut_in_the_middle(machine: Machine, begun: bytes) -> None:
 
 def test_after_a_reboot_everything_is_as_it_was(fleet: Fleet) -> None:
     fleet.relay.forget()
-    for name in ("web1", "app1"):
+    for name in ("web2", "app1"):
         fleet.machines[name].reboot()
-    fleet.send("web1", "app1", subject="after the reboot")
-    fleet.arrived("after the reboot", "web1", "app1", sender="alerts@example.test")
+    fleet.send("web2", "app1", subject="after the reboot")
+    fleet.arrived("after the reboot", "web2", "app1", sender="alerts@example.test")
 
 
 def test_no_password_is_where_it_does_not_belong(fleet: Fleet) -> None:
