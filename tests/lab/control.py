@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -88,5 +89,4 @@ class ControlNode:
         """End the connections that ssh keeps open."""
         for socket in self._sockets.glob("*"):
             subprocess.run(["ssh", "-S", str(socket), "-O", "exit", "any"], capture_output=True, check=False)
-        if self._sockets.is_dir():
-            self._sockets.rmdir()
+        shutil.rmtree(self._sockets, ignore_errors=True)

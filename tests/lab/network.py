@@ -80,6 +80,8 @@ class Network(Space):
     def cut(self, address: str) -> Iterator[None]:
         """Nobody reaches one of the network's own addresses, as if its cable were pulled; then it is back."""
         self._ip(self, [f"addr del {address}/16 dev bridge"])
+        for host in self._hosts:  # "no route" after 3 s; who still knew the way would wait for an answer
+            self._ip(host, ["neigh flush dev eth0"])
         try:
             yield
         finally:
