@@ -18,12 +18,13 @@ from .msmtp_file import LONGEST_BEARER, LONGEST_LINE, NO_HOST_YET, NOWHERE, OAUT
 if TYPE_CHECKING:
     from ..host import Completed
     from ..oauth.token_files import Consumer
+    from ..port import Host
     from ..service import Service
     from .msmtp_file import Account, Settings
 
 MAIN = "/etc/msmtprc"
 GROUP = "msmtp"
-USER_FILES = (".msmtprc", ".config/msmtp/config")
+USER_FILES = (".msmtprc", ".config/msmtp/config")  # the first that there is
 
 DISABLED = NOWHERE + "mail is disabled (service {})"
 MECHANISMS = "|".join(("on|plain|login|cram-md5|digest-md5|scram-sha-1|scram-sha-256|ntlm|gssapi", *OAUTH))
@@ -203,10 +204,9 @@ class Msmtp(Backend):
             if len(fields) > 5 and fields[5].startswith("/"):
                 homes.setdefault(fields[5].rstrip("/"), fields[0])
         for home, user in homes.items():
-            for file in USER_FILES if self.host.exists(home or "/") else ():
-                path = f"{home}/{file}"
-                if self.host.exists(path):
-                    yield f"{path} replaces the accounts of {MAIN} for the user {user}"
+            path = user_file(self.host, home)
+            if path:
+                yield f"{path} replaces the accounts of {MAIN} for the user {user}"
 
     # -- what should hold --------------------------------------------------------------------------------------------
 
@@ -341,6 +341,13 @@ class Msmtp(Backend):
         from .msmtp_running import submit
 
         return submit(self.host, message, sender, recipients, timeout)
+
+
+def user_file(host: Host, home: str) -> str:
+    """A user's own file, as msmtp chooses it; empty when there is none."""
+    if not host.exists(home or "/"):
+        return ""
+    return next((path for path in (f"{home}/{file}" for file in USER_FILES) if host.exists(path)), "")
 
 
 def _secret(service: Service) -> str:

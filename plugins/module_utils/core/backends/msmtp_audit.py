@@ -14,7 +14,7 @@ from . import msmtp_by_hand as by_hand
 from . import msmtp_file
 from .auditing import Auditor, Found, service_name, wide
 from .base import text_of
-from .msmtp import GROUP, MAIN, USER_FILES
+from .msmtp import GROUP, MAIN, USER_FILES, user_file
 
 if TYPE_CHECKING:
     from .msmtp_file import Account, Settings
@@ -66,7 +66,10 @@ class MsmtpAuditor(Auditor):
         observed = self.software.read(name)
         self.secrets += observed.secrets
         found.form = observed.form
-        if not observed.form and not msmtp_file.runs_a_command(text):
+        if not observed.form and msmtp_file.runs_a_command(text):
+            told = f"{MAIN} has an eval, and what {name} is with it is not known: {_EVAL}"
+            found.tell("not-understood", MAIN, detail=told)
+        elif not observed.form:
             found.tell("config-refused", MAIN, detail="; ".join(observed.warnings) or "see msmtp --pretend")
         account = next((one for one in msmtp_file.accounts(text) if one.name in (name, f"{name}/")), None)
         if account:
@@ -170,9 +173,9 @@ class MsmtpAuditor(Auditor):
         for name in self.host.names_in("/home"):
             homes.setdefault(f"/home/{name}", name)
         for home, user in homes.items():
-            for file in USER_FILES if self.host.exists(home or "/") else ():
-                if self.host.exists(f"{home}/{file}"):
-                    yield user, f"{home}/{file}"
+            path = user_file(self.host, home)
+            if path:
+                yield user, path
 
     def _in_home(self, user: str, path: str) -> None:
         now = self.host.read(path)

@@ -634,7 +634,8 @@ def test_files_of_users_are_reported():
         "root:x:0:0::/root:/bin/sh\ndaemon:x:1:1::/usr/sbin:\nbin:x:2:2::/nonexistent:\n"
         "ann:x:1000:1000::/home/ann:/bin/sh\nmany::fields\nodd:x:3:3::/:\n"
     )
-    host = tree(**{"/etc/passwd": passwd, "/root/.msmtprc": "", "/home/ann/.config/msmtp/config": ""})
+    files = ("/root/.msmtprc", "/root/.config/msmtp/config", "/home/ann/.config/msmtp/config")
+    host = tree(**{"/etc/passwd": passwd, **dict.fromkeys(files, "")})
     about = [warning.split()[0] for warning in Msmtp(host).read("default").warnings]
     assert about == ["/root/.msmtprc", "/home/ann/.config/msmtp/config"]
 

@@ -30,6 +30,17 @@ def test_homes_are_looked_into_only_when_that_is_asked() -> None:
     assert [one["path"] for one in result["findings"] if one["id"] == "user-file"] == [HOME]
 
 
+def test_of_a_users_two_files_the_one_that_msmtp_reads_is_shown() -> None:
+    host = laid_down(CASES["users with files of their own"])
+    other = "/home/user/.config/msmtp/config"
+    host.remove(HOME)
+    for path in (other, HOME):
+        host.put(path, f"account default\nhost relay.example.test\nuser {path}\n", 0o600, "user")
+        result = looked_at(host, homes=True)
+        assert [one["username"] or one["path"] for one in result["services"] if one["user"]] == [path]
+        assert [one["path"] for one in result["findings"] if one["id"] == "user-file"] == [path]
+
+
 def test_a_socket_is_no_relay_to_be_asked_and_a_pinned_certificate_is_not_verified() -> None:
     base = CASES["users with files of their own"]
     host = laid_down(base._replace(files={MAIN: "account default\nhost x.example\nsocket /run/relay\nport 25\n"}))
@@ -39,6 +50,16 @@ def test_a_socket_is_no_relay_to_be_asked_and_a_pinned_certificate_is_not_verifi
     pinned = "account default\nhost 127.0.0.1\nport 9\ntls on\ntls_fingerprint " + ":".join(["AB"] * 32) + "\n"
     host = laid_down(base._replace(files={MAIN: pinned}))
     assert looked_at(host)["services"][0]["validate_certs"] is None
+
+
+def test_an_eval_behind_a_service_of_ours_is_told() -> None:
+    """What holds cannot be known without its command, and a service with nothing in it would say that all is well."""
+    ours = "# BEGIN fleetmail.smtp default\naccount default\nhost relay.example.test\n# END fleetmail.smtp default\n"
+    base = CASES["users with files of their own"]
+    result = looked_at(laid_down(base._replace(files={MAIN: ours + "eval echo tls off\n"})))
+    assert [(one["name"], one["managed"], one["host"]) for one in result["services"]] == [("default", True, None)]
+    assert [one["id"] for one in result["findings"]] == ["not-understood"]
+    assert "eval" in result["findings"][0]["detail"]
 
 
 def test_what_a_user_names_is_read_only_where_it_is_that_users_own() -> None:
