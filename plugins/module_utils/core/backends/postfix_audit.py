@@ -15,8 +15,7 @@ from .auditing import Auditor, Found, Queue, service_name
 from .base import Observed, text_of
 from .postfix import MAIN, MASTER
 from .postfix_by_hand import Route
-from .postfix_files import CONFIG, SHARED, hops_shown, inline_secrets, split_nexthop, transports
-from .postfix_files import FILES as OUR_FILES
+from .postfix_files import SHARED, hops_shown, inline_secrets, split_nexthop, transports
 from .postfix_tables import Table, contents, fault, leaves, look_up, pieces
 
 if TYPE_CHECKING:
@@ -130,9 +129,10 @@ class PostfixAuditor(Auditor):
         values = self.values
         if takes_all and not values["mydestination"] and values["inet_interfaces"] == "loopback-only":
             found.options["null_client"] = True
-        pipes = (text_of(self.host, f"{OUR_FILES}{found.name}.{slot}{CONFIG}") for slot in "ab")
-        if found.managed and any("\nauth oauthbearer\n" in text for text in pipes):
-            found.options["oauth_mechanism"] = "oauthbearer"
+        if found.managed and found.form.get("auth_type") == "oauth":
+            from . import postfix_oauth
+
+            found.options.update(postfix_oauth.options(cast("Postfix", self.software), found.name))
 
     def _by_senders(self) -> None:
         """Senders that share relay and login are one service."""

@@ -9,15 +9,16 @@ Postfix itself has no OAuth. Imported for a service that wants it and where an a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from .. import marks
 from ..errors import Problem
 from ..oauth.token_files import Consumer
 from .base import text_of
 from .msmtp_file import LONGEST_BEARER
-from .postfix import MAIN
-from .postfix_files import CONF
-from .postfix_pipe import Pipe
+from .postfix import MAIN, MASTER
+from .postfix_files import CONF, main_cf_values, transports
+from .postfix_pipe import Pipe, is_pipe, mechanism_of
 from .postfix_pipe import problems as pipe_problems
 from .postfix_xoauth2 import Plugin, library, rejected
 
@@ -61,6 +62,18 @@ def consumer(backend: Postfix, service: Service) -> Consumer:
     found = way(backend, service)
     readers = ("root", found.group, 0o640)
     return Consumer(service.name, backend.name, found.format, found.token_path, *readers, service.username, WAKE)
+
+
+def options(backend: Postfix, name: str) -> dict[str, Any]:
+    """The backend's options by which a service of ours stays what it is."""
+    host = backend.host
+    agent = next(transports(marks.get(text_of(host, MASTER), name) or ""), None)
+    shared = main_cf_values(marks.get(text_of(host, MAIN), name) or "")  # where it has no agent of its own
+    limit = agent.maxproc if agent else shared.get("smtp_destination_concurrency_limit", "")
+    found: dict[str, Any] = {"oauth_connections": int(limit)} if limit.isdigit() else {}
+    if agent and is_pipe(agent):
+        found.update(oauth_mechanism=mechanism_of(host, agent), oauth=PIPE if library(host) else "auto")
+    return {key: value for key, value in found.items() if value != backend.options[key].default}
 
 
 def problems(backend: Postfix, service: Service) -> Iterator[Problem]:

@@ -209,6 +209,13 @@ def read(host: Host, agent: Transport, observed: Observed) -> dict[str, Any]:
     return _form(settings, host)
 
 
+def mechanism_of(host: Host, agent: Transport) -> str:
+    """What a pipe's msmtp logs in with: the backend's option of that name."""
+    found = _OURS.search(agent.command)
+    text = text_of(host, found.group(1)) if found else ""
+    return "oauthbearer" if "\nauth oauthbearer\n" in text else "xoauth2"
+
+
 def _effective(host: Host, config: str, observed: Observed) -> Settings:
     """What msmtp makes of its configuration; our own reading of it where it cannot be asked."""
     if host.live and host.which("msmtp"):

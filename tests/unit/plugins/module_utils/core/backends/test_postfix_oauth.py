@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from unit.audited import looked_at
 from unit.fake_host import Call, FakeHost, apply
 
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends import (
@@ -43,7 +44,9 @@ from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends.postf
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.enforce import enforce
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.errors import StepFailed
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.host import Completed
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.registration import Registration
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.state import Access
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.store import Store
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.token_files import render
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.plan import Plan, compare
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.posix_host import PosixHost
@@ -258,6 +261,37 @@ def test_connections_are_counted_wherever_a_token_goes_out(way: str, senders: li
             assert drift(host, wanted, oauth=way, oauth_connections=9) == {limit: (str(number), "9")}
     deploy(host, None)
     assert host.files == before
+
+
+def adopted(host: FakeHost) -> tuple[dict[str, Any], list[str]]:
+    """The backend's options of the task by which what is there is adopted, and what of Postfix it would change."""
+    host.put("/etc/passwd", "root:x:0:0::/root:/bin/sh\n")
+    client = {key: CLIENT[key] for key in ("client_id", "token_url", "authorization_url", "username")}
+    Store(host).write_registration("default", Registration("default", **client))
+    (found,) = [one for one in looked_at(host, as_task=True)["services"] if one["managed"]]
+    assert found["task"], found["task_problems"]
+    changed = [one["field"] for one in found["task_drift"] if "/oauth/" not in one["field"]]  # the store was not set up
+    return found["task"].get("backend_options", {}), changed
+
+
+@BOTH
+@pytest.mark.parametrize("senders", [[], ["shop@example.com"]])
+def test_what_is_adopted_keeps_its_options(way: str, senders: list[str]) -> None:
+    host, wanted = tree(), service(senders=senders)
+    if way == "sasl-xoauth2":
+        host.put(LIBRARY, "")
+    deploy(host, wanted, oauth=way)
+    assert adopted(host) == ({}, [])
+    options = {"oauth_connections": 7, **({"oauth_mechanism": "oauthbearer"} if way == "pipe" else {})}
+    deploy(host, wanted, oauth=way, **options)
+    assert adopted(host) == (options, [])
+
+
+def test_a_pipe_that_is_adopted_stays_one_where_the_plugin_is_installed() -> None:
+    host = tree()
+    host.put(LIBRARY, "")
+    deploy(host, service(), oauth="pipe")
+    assert adopted(host) == ({"oauth": "pipe"}, [])
 
 
 def test_a_disabled_service_is_prepared_and_holds_its_mail() -> None:
