@@ -58,8 +58,9 @@ def test_an_eval_behind_a_service_of_ours_is_told() -> None:
     base = CASES["users with files of their own"]
     result = looked_at(laid_down(base._replace(files={MAIN: ours + "eval echo tls off\n"})))
     assert [(one["name"], one["managed"], one["host"]) for one in result["services"]] == [("default", True, None)]
-    assert [one["id"] for one in result["findings"]] == ["not-understood"]
-    assert "eval" in result["findings"][0]["detail"]
+    told = [one["message"] for one in result["findings"] if one["id"] == "not-understood"]
+    assert len(told) == 1
+    assert "an eval" in told[0]
 
 
 def test_what_a_user_names_is_read_only_where_it_is_that_users_own() -> None:
