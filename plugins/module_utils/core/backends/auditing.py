@@ -130,7 +130,8 @@ def reach(network: str) -> str:
         whole = ip_network(text, strict=False)
     except ValueError:
         return "house"
-    if whole.prefixlen < _EVERYBODY[whole.version] and not whole.is_private:
+    # both halves: before Python 3.11 only two ends are looked at, which in 0.0.0.0/0 are private ones
+    if whole.prefixlen < _EVERYBODY[whole.version] and not all(half.is_private for half in whole.subnets()):
         return "everybody"
     mapped = getattr(whole.network_address, "ipv4_mapped", None)
     if whole.is_loopback or (mapped is not None and mapped.is_loopback):

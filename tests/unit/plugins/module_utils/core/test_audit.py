@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
+import subprocess
 from typing import Any
 
 import by_hand.exim
@@ -13,6 +14,7 @@ import by_hand.msmtp
 import by_hand.postfix
 import pytest
 from by_hand import PASSWORD, RELAY
+from driver import pythons
 from driver.checkout import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -84,18 +86,31 @@ def test_a_retirement_says_when() -> None:
     assert all(datetime.date.fromisoformat(row.last) for row in RETIREMENTS)
 
 
-@pytest.mark.parametrize(
-    ("network", "whose"),
-    [
-        *(("0.0.0.0/0", "everybody"), ("::/0", "everybody"), ("*", "everybody"), ("0/0", "everybody")),
-        *(("127.0.0.0/8", "itself"), ("[::1]/128", "itself"), ("[::ffff:127.0.0.0]/104", "itself")),
-        *(("10.0.0.0/8", "house"), ("192.168.1.0/24", "house"), ("[fd00::]/8", "house"), ("5.9.1.2", "house")),
-        *(("0.0.0.0/1", "everybody"), ("[2000::]/3", "everybody"), ("10.0.0.0/7", "everybody")),
-        *(("5.9.0.0/16", "strangers"), ("[2a01:4f8::]/32", "strangers"), ("nonsense", "house")),
-    ],
-)
+NETWORKS = {
+    **dict.fromkeys(("0.0.0.0/0", "::/0", "*", "0/0", "0.0.0.0/1", "[2000::]/3", "10.0.0.0/7"), "everybody"),
+    **dict.fromkeys(("127.0.0.0/8", "[::1]/128", "[::ffff:127.0.0.0]/104"), "itself"),
+    **dict.fromkeys(("10.0.0.0/8", "192.168.1.0/24", "[fd00::]/8", "[fc00::]/7", "5.9.1.2", "nonsense"), "house"),
+    **dict.fromkeys(("5.9.0.0/16", "[2a01:4f8::]/32"), "strangers"),
+}
+
+
+@pytest.mark.parametrize(("network", "whose"), NETWORKS.items())
 def test_whose_addresses_a_network_has(network: str, whose: str) -> None:
     assert reach(network) == whose
+
+
+@pytest.mark.parametrize("version", ["3.9", "3.10", "3.11", "3.12"])
+def test_whose_addresses_a_network_has_by_another_python(version: str) -> None:
+    """What ``ipaddress`` takes for private is not the same in all."""
+    python = pythons.find(version)
+    if python is None:
+        pytest.skip(f"there is no Python {version} here")
+    program = (
+        "import json, sys; sys.path.insert(0, sys.argv[1]); from core.backends.auditing import reach; "
+        "print(json.dumps({network: reach(network) for network in sys.argv[2:]}))"
+    )
+    done = subprocess.run([python, "-B", "-c", program, CORE.parent, *NETWORKS], stdout=subprocess.PIPE, check=True)
+    assert json.loads(done.stdout) == NETWORKS
 
 
 def test_names_of_services() -> None:
