@@ -4,7 +4,11 @@
 # The newest Python here that can run the tests (3.11 or later).
 PYTHON ?= $(shell sh tests/find-python)
 
-.PHONY: test lint unit sanity integration fleet crash bench demo clean
+.PHONY: help test lint unit sanity integration fleet crash bench demo clean
+
+# What there is, from the one table of it. It comes first, so `make` alone starts nothing.
+help:
+	@sed -n 's/^| `\(make [a-z]*\)` | \(.*\) |$$/\1\t\2/p' CONTRIBUTING.md | tr -d '`' | expand -t 20
 
 # It writes nothing outside its folder.
 demo: export PYTHONDONTWRITEBYTECODE = 1
