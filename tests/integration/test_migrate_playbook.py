@@ -194,14 +194,14 @@ def test_a_grant_without_a_person(site: Site) -> None:
 
 
 def test_a_grant_by_a_signed_assertion(site: Site) -> None:
-    """JWT bearer: the key is on the host, and the account stands for the mailbox."""
+    """JWT bearer: the key is on the host and says whose it is, and the account stands for the mailbox."""
     account = site.server.service_account
-    site.hosts["web2"].write("/etc/ssl/private/fleet.pem", account.key, 0o600)
+    key = {"client_email": account.client_id, "private_key": account.key}
+    site.hosts["web2"].write("/etc/ssl/private/fleet.json", json.dumps(key).encode(), 0o600)
     service = {
-        "client_id": account.client_id,
         "token_url": site.server.token_url,
         "oauth_grant": "jwt_bearer",
-        "jwt_key_file": "/etc/ssl/private/fleet.pem",
+        "jwt_key_file": "/etc/ssl/private/fleet.json",
         "scope": GOOGLE_SCOPE,
         "username": USER,
     }
