@@ -98,8 +98,8 @@ def histogram(seen: Sequence[Seen], begin: float, step: float, count: int) -> It
     bins = Counter(int((one.at - begin) // step) for one in seen if one.at >= begin)
     most = max((bins[number] for number in range(count)), default=0) or 1
     for number in range(count):
-        bar = "#" * round(BAR * bins[number] / most)
-        yield f"  {int(number * step):5} s {bins[number]:6} {bar}".rstrip()
+        mark = "#" * round(BAR * bins[number] / most)
+        yield f"  {int(number * step):5} s {bins[number]:6} {mark}".rstrip()
 
 
 def told(sizes: Sequence[int] = SIZES) -> str:
