@@ -297,6 +297,24 @@ def test_what_a_killed_run_began_and_the_next_one_cannot_do_is_put_back(hub: Hub
     served(hub, hub.leaf)
 
 
+def test_what_could_not_be_put_back_is_kept_for_the_next_run(hub: Hub) -> None:
+    hub.made()
+    before = hub.host.read(MASTER)
+    hub.host.run(["mv", "/usr/sbin/postfix", "/usr/sbin/postfix.away"])
+    script = '#!/bin/sh\ncase $1 in reload | start) exit 1 ;; esac\nexec /usr/sbin/postfix.away "$@"\n'
+    hub.host.write("/usr/sbin/postfix", script, 0o755)
+    try:
+        played = hub.play(relay_hub_listen=["0.0.0.0:2589"])
+    finally:
+        hub.host.run(["mv", "/usr/sbin/postfix.away", "/usr/sbin/postfix"])
+    assert played.code != 0
+    assert hub.host.read(f"{KEPT}/master.cf") == before
+    assert hub.play().code == 0
+    assert hub.host.read(MASTER) == before
+    assert not hub.host.exists(KEPT)
+    served(hub, hub.leaf)
+
+
 def test_a_key_that_does_not_fit_is_put_back(hub: Hub) -> None:
     hub.made()
     before = hub.host.read(MASTER)
