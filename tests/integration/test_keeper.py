@@ -60,7 +60,7 @@ def test_a_token_through_its_life(host: TokenHost, server: OAuthServer) -> None:
     host.declare()
     said = host.keeper("tick")
     assert said.returncode == 2
-    assert said.stdout.startswith("default: unauthorized (never_authorized); authorize again: ")
+    assert said.stdout.startswith("default: unauthorized (never_authorized); authorize it: ")
     assert host.keeper("token", "default").returncode == 75
     first = host.authorize(age=4000)
     said = host.keeper("tick")

@@ -349,13 +349,13 @@ TABLE: Mapping[str, Row] = {
     "oauth-no-grant": Row(
         CRITICAL,
         "no usable access token ({status}): {next_step}",
-        "smtp_oauth_token with state: authorized",
+        "smtp_oauth_token_info tells more",
         "no mail of this service leaves",
     ),
     "oauth-grant-ends": Row(
         WARNING,
         "the grant ends in {days} days: {next_step}",
-        "see that the keeper runs, or authorize again",
+        "smtp_oauth_token_info tells more",
         "after that day no mail leaves",
     ),
     "oauth-by-hand": Row(
@@ -368,7 +368,7 @@ TABLE: Mapping[str, Row] = {
     "relay-unreachable": Row(
         CRITICAL,
         "{detail}",
-        "see the sentence",
+        "smtp_probe shows the conversation, step by step",
         "mail does not leave",
     ),
     "certificate-ends": Row(

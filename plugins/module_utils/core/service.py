@@ -28,6 +28,14 @@ _HALF = re.compile("[\ud800-\udfff]")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+\Z")  # RFC 6749 3.3
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+\Z")  # RFC 5322 3.2.3, dots checked apart
 
+# auth_type -> what it needs, and where that comes from
+_CREDENTIALS = {
+    "password": (("username", "password"), "give both or neither"),
+    "oauth": (("username",), "the mailbox that mail is sent as"),
+}
+_REGISTERED = "from the application's registration"
+_ENDPOINT = "name the oauth_provider, or take it from the authorization server's documentation"
+
 NOT_ONE_LINE = "contains a line break, NUL or other control character"
 
 Problems = Iterator[Problem]
@@ -247,11 +255,11 @@ def _credentials(service: Service) -> Problems:
         for option in (name for name, is_given in given.items() if is_given):
             yield Problem(option, "is given but auth_type is none", f"set auth_type, or leave {option} out")
         return
-    needed = ("username", "password") if service.auth_type == "password" else ("username",)
+    needed, hint = _CREDENTIALS[service.auth_type]
     partly = any(given[option] for option in needed)
     for option in needed:
         if not given[option] and (service.enabled or partly):
-            yield Problem(option, f"is required with auth_type: {service.auth_type}", "give both or neither")
+            yield Problem(option, f"is required with auth_type: {service.auth_type}", hint)
     if service.password is not None and not service.password.reveal():
         yield Problem("password", "is empty", "is the variable that it comes from defined?")
     if service.auth_type == "oauth" and given["password"]:
@@ -306,14 +314,14 @@ def url_problems(option: str, url: str) -> Problems:
 
 
 def _oauth_complete(client: OAuthClient) -> Problems:
-    needed = {} if client.named else {"client_id": client.client_id}
+    needed = {} if client.named else {"client_id": (client.client_id, _REGISTERED)}
     if client.provider == "custom":
-        needed["token_url"] = client.token_url
+        needed["token_url"] = (client.token_url, _ENDPOINT)
         if client.grant == "authorization_code":
-            needed["authorization_url"] = client.authorization_url
-    for option, value in needed.items():
+            needed["authorization_url"] = (client.authorization_url, _ENDPOINT)
+    for option, (value, hint) in needed.items():
         if not value:
-            yield Problem(option, "is required with auth_type: oauth", "from the application's registration")
+            yield Problem(option, "is required with auth_type: oauth", hint)
 
 
 def _addresses(service: Service) -> Problems:

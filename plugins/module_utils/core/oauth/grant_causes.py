@@ -18,7 +18,9 @@ class Cause(NamedTuple):
     next_step: str  # what to do, in plain words
 
 
-AUTHORIZE = "authorize again: run the playbook fleetmail.smtp.authorize, or smtp_oauth_token with state: authorized"
+_BY = "run the playbook fleetmail.smtp.authorize, or smtp_oauth_token with state: authorized"
+AUTHORIZE_FIRST = f"authorize it: {_BY}"
+AUTHORIZE = f"authorize again: {_BY}"
 
 # fmt: off
 OF_A_GRANT = (

@@ -114,7 +114,7 @@ def _undeclared(state: TokenState) -> Verdict:
 
 
 def _without_grant(state: TokenState, registration: Registration, now: int) -> Verdict:
-    from .grant_causes import AUTHORIZE
+    from .grant_causes import AUTHORIZE, AUTHORIZE_FIRST
 
     trouble, pending = state.trouble, state.pending
     if registration.person and pending and now < pending.expires_at and pending.identity in registration.identities:
@@ -122,7 +122,7 @@ def _without_grant(state: TokenState, registration: Registration, now: int) -> V
     if trouble is not None:
         return Verdict(trouble.status, trouble.cause, _trouble_step(state, trouble))
     if registration.person:
-        return Verdict("unauthorized", "never_authorized", AUTHORIZE)
+        return Verdict("unauthorized", "never_authorized", AUTHORIZE_FIRST)
     return Verdict("unauthorized", "never_asked", "run smtp_oauth_token or the keeper, which get the first token")
 
 
