@@ -43,11 +43,11 @@ const certificates = (() => {
   const table = new LongTable("Certificates of relays by their end", [
     { title: "Relay", key: "relay", sort: (one) => one.relay, cell: (one) => element("th", { scope: "row" }, one.relay) },
     { title: "Ends on", key: "end", sort: (one) => one.not_after, cell: (one) => element("td", { class: `short ${kind(daysUntil(one.not_after))}` }, day(one.not_after)) },
-    { title: "Days left", key: "days", sort: (one) => daysUntil(one.not_after), cell: (one) => element("td", { class: `number ${kind(daysUntil(one.not_after))}` }, String(daysUntil(one.not_after))) },
+    { title: "Days left", key: "days", headClass: "number", sort: (one) => daysUntil(one.not_after), cell: (one) => element("td", { class: `number ${kind(daysUntil(one.not_after))}` }, String(daysUntil(one.not_after))) },
     text("Subject", "subject", (one) => one.subject || ""),
     text("Issuer", "issuer", (one) => one.issuer || ""),
     text("Names", "names", (one) => shown(one.names)),
-    { title: "Seen by", key: "hosts", sort: (one) => one.hosts || 0, cell: (one) => element("td", { class: "number" }, many(one.hosts || 0, "host")) },
+    { title: "Seen by", key: "hosts", headClass: "number", sort: (one) => one.hosts || 0, cell: (one) => element("td", { class: "number" }, many(one.hosts || 0, "host")) },
   ], { sorted: "end", empty: "No certificate was seen: no relay was probed." });
   table.show(list);
   return { panel: [table.element], table, count: list.length };

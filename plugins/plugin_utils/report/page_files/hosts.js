@@ -85,7 +85,7 @@ const matrix = (() => {
         sort: (row) => (typeof row.form[field] === "number" ? row.form[field] : shown(row.form[field])), cell: (row) => valueCell(row, field) })),
       ...(rows.some((row) => noteLines(row).length) ? [{ title: "Also", key: "notes", grouped: true,
         sort: (row) => noteLines(row)[0] || "", cell: notesCell }] : []),
-      ...(rows.some(tlsOf) ? [{ title: "Certificate", key: "certificate", sort: certificateDays, cell: certificateCell }] : []),
+      ...(rows.some(tlsOf) ? [{ title: "Certificate", key: "certificate", headClass: "number", sort: certificateDays, cell: certificateCell }] : []),
       ...(hosts.some((host) => host.tokens) ? [{ title: "Token", key: "token", cell: tokenCell,
         sort: (row) => { const first = tokensByDeath(listed(row.host.tokens))[0]; return first ? deathOf(first) : null; } }] : []),
       ...(hosts.some((host) => host.findings) ? [{ title: "Findings", key: "findings", cell: findingsCell,

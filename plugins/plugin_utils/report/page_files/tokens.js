@@ -68,7 +68,7 @@ const tokens = (() => {
     text("User", "user", (token) => token.authorized_user || "", "value"),
     text("Provider", "provider", (token) => token.provider || ""),
     { title: "Dies on", key: "death", sort: deathOf, cell: (token) => element("td", { class: `short ${tokenKind(token)}` }, dies(token)) },
-    { title: "Days", key: "days", sort: (token) => daysUntil(token.refresh_expires_at),
+    { title: "Days", key: "days", headClass: "number", sort: (token) => daysUntil(token.refresh_expires_at),
       cell: (token) => element("td", { class: "number" }, shown(daysUntil(token.refresh_expires_at))) },
     { title: "Life left", key: "life", headClass: "axis-head", head: axis, cell: (token) => element("td", {}, life(token)) },
     text("What to do", "next", (token) => token.next_step || "", "words"),
