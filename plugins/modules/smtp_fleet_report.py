@@ -5,6 +5,6 @@
 # SPDX-FileCopyrightText: fleetmail.smtp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# It runs on the control node, as the action plugin of this name. DOCUMENTATION, EXAMPLES and RETURN are beside this file.
+# It runs on the control node, as the action plugin of this name. DOCUMENTATION, EXAMPLES and RETURN are beside this.
 
 from __future__ import annotations

@@ -231,7 +231,8 @@ def _of_form(found: Found, queues: bool, today: datetime.date) -> Iterator[Findi
 def _of_security(found: Found, host: str, security: str, logs_in: bool) -> Iterator[Finding]:
     if security in ("none", "opportunistic"):
         if logs_in and found.exposed:
-            yield finding("cleartext-credentials", field="security", host=host)
+            go = "go" if security == "none" else "can go"
+            yield finding("cleartext-credentials", field="security", host=host, go=go)
         if security == "opportunistic":
             yield finding("tls-opportunistic", field="security", host=host)
         elif not (logs_in and found.exposed):

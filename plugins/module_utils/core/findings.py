@@ -67,7 +67,7 @@ TABLE: Mapping[str, Row] = {
     ),
     "cleartext-credentials": Row(
         CRITICAL,
-        "user name and password go to {host} in clear text",
+        "user name and password {go} to {host} in clear text",
         "security: starttls or tls, where the relay has it",
         "anybody on the way can read them",
     ),
