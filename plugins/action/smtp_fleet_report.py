@@ -3,7 +3,7 @@
 # SPDX-FileCopyrightText: fleetmail.smtp contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One report from the results of all hosts. Runs on the controller, and connects to no host."""
+"""One report from the results of all hosts. Runs on the control node, and connects to no host."""
 
 from __future__ import annotations
 
