@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ import pytest
 import yaml
 from lab import oauth_server
 from lab.authority import Authority
+from lab.driven import Lost
 from lab.layers import why_unavailable
 from lab.network import AUTH_ADDRESS, AUTH_NAME, Network
 from lab.oauth_server import GOOGLE_SCOPE, MICROSOFT_SCOPE, OAuthServer
-from lab.playbook import Played, play
+from lab.playbook import Host, Played, play
 from lab.relay_oauth import OAUTH_RELAY_NAME, OAuthRelay
 from lab.tree import Tree
 
@@ -52,11 +53,11 @@ class Site:
     hosts: dict[str, Tree]
     folder: Path
 
-    def play(self, name: str, *arguments: str, **variables: Any) -> Played:
+    def play(self, name: str, *arguments: str, form: Any = None, more: Sequence[Host] = (), **variables: Any) -> Played:
         group = self.folder / "input/group_vars/all.yml"
         group.parent.mkdir(parents=True, exist_ok=True)
-        group.write_text(yaml.safe_dump(FORM))
-        hosts = list(self.hosts.values())
+        group.write_text(yaml.safe_dump({**FORM, **(form or {})}))
+        hosts = [*self.hosts.values(), *more]
         played = play(self.folder, [], hosts, variables, arguments, book=f"fleetmail.smtp.{name}")
         client = self.server.confidential
         assert PASSWORD not in played.out + played.err
@@ -126,7 +127,15 @@ def test_what_is_missing_is_said_before_anything_is_touched(site: Site) -> None:
     played = site.migrate(migrate_to_oauth_test_to="")
     assert played.code != 0
     assert "migrate_to_oauth_test_to are needed" in " ".join(played.out.split())
-    assert [one.task for one in played.results] == ["All that is needed was said"]
+    assert [one.task for one in played.results] == ["No host has a result yet", "All that is needed was said"]
+    unknown = site.migrate(form={"relay_client_from_address": "{{ not_there }}"})
+    assert unknown.code != 0
+    assert re.match("web1: unknown -> password .*not_there.* is (un|not )defined", told(unknown)[0])
+    assert [one.task for one in unknown.results if one.status == "ok"][1:4] == [
+        "All that is needed was said",
+        "The report tells why",
+        "What is there now",
+    ]
     assert [site.state(name) for name in site.hosts] == before
 
 
@@ -156,9 +165,12 @@ def test_there_and_back(site: Site) -> None:
     assert {one["name"]: one["status"] for one in report["hosts"]} == {"web1": "changed", "web2": "audited"}
     assert site.state("web1") != passwords[0]
     assert site.state("web2") == passwords[1]
-    again = site.migrate(migrate_to_oauth_fail_on_left=True)
+    again = site.migrate(migrate_to_oauth_fail_on_left=True, more=[Lost()])
     assert again.code != 0
     assert told(again)[0] == "web1: oauth -> oauth (nothing changed)"
+    assert told(again)[2] == "lost: unknown -> unknown (no answer)"
+    lost = [one.task for one in again.results if one.status == "unreachable"]
+    assert lost == ["What was there", "What is there now"]  # each costs a time-out
 
     back = site.play("rollout", rollout_hosts="web1", rollout_test_to="oncall@example.test")
     assert back.code == 0, back.out + back.err
@@ -183,6 +195,11 @@ def test_a_grant_without_a_person(site: Site) -> None:
         "scope": MICROSOFT_SCOPE,
         "username": USER,
     }
+    wrong = {**service, "client_secret": "wr0ng"}
+    early = site.migrate(**web2_alone(migrate_to_oauth_service=wrong), migrate_to_oauth_without_grant=True)
+    assert early.code == 0, early.out + early.err
+    assert told(early)[0].startswith("web2: oauth -> oauth (no valid access token: "), told(early)
+    before = site.state("web2")
     variables = web2_alone(migrate_to_oauth_service=service)
     planned = site.migrate("--check", **variables)
     assert planned.code == 0, planned.out + planned.err
