@@ -185,10 +185,12 @@ class Declared:
         return Token(token, str(told["status"]), str(told["next_step"] or ("" if token else _ASK.format(self.name))))
 
     def warnings(self, service: Service | None) -> Iterator[str]:
-        """What a person has to know: mail waits for a token, or a grant is there that nobody uses."""
+        """What a person has to know: mail waits for a token, or what nobody uses stays in the store."""
         if service is None or service.auth_type != "oauth":
             if self.state.grant is not None:
                 yield f"the grant of {self.name} stays in the store: smtp_oauth_token with state: absent revokes it"
+            elif self.state.pending is not None:
+                yield f"the authorization of {self.name} that was begun stays in the store: {_GIVE_UP}"
             return
         if not service.host:
             return
@@ -218,6 +220,7 @@ class Declared:
 
 
 _LONGEST = "n,a={},\1host={}\1port={}\1auth=Bearer {}\1\1"  # RFC 7628 3.1; what XOAUTH2 says is shorter
+_GIVE_UP = "smtp_oauth_token with state: absent gives it up"
 _ASK = "renew it with smtp_oauth_token, name: {}, or let the keeper do so"
 
 

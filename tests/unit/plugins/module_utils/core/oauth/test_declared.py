@@ -24,6 +24,7 @@ from ansible_collections.fleetmail.smtp.plugins.module_utils.core.errors import 
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth import document
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.grants.base import Reply
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.registration import Registration
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.state import Pending
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.store import STORE, Store
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.posix_host import PosixHost
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.redaction import Secret
@@ -244,6 +245,17 @@ def test_absent_leaves_nothing_but_a_grant(host, backend):
     assert set(host.files) - set(before) == {REGISTRATION, KEPT}
     assert any("grant of default stays" in one for one in result["warnings"])
     assert not enforced(host, backend, **OAUTH, state="absent")["changed"]
+
+
+def test_absent_tells_of_an_authorization_that_was_begun(host, backend):
+    enforced(host, backend, **OAUTH)
+    store = Store(host)
+    with store.locked("default"):
+        state = store.read("default")
+        store.write("default", state._replace(pending=Pending("device_code", "fleet", 1, 2, {"device_code": "canary"})))
+    result = enforced(host, backend, **OAUTH, state="absent")
+    assert {REGISTRATION, KEPT} <= set(host.files)
+    assert any("that was begun stays in the store" in one for one in result["warnings"])
 
 
 def test_a_token_that_was_declared_elsewhere_is_not_removed_with_a_service_that_never_used_it(host, backend):
