@@ -29,7 +29,7 @@ sys.path.insert(0, str(checkout.linked()))
 from lab.granting import accept  # it imports the collection
 
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth import client as client_module
-from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth import tokens
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth import exchange, tokens
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.client import TokenClient, Transport
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.grants.base import Reply
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.http import Answer, Call, NoAnswer
@@ -224,7 +224,9 @@ class Host:
 @contextlib.contextmanager
 def moved(clock: Clock) -> Iterator[None]:
     """The engine and its client go by this clock."""
-    with mock.patch.object(tokens, "time", clock), mock.patch.object(client_module, "time", clock):
+    with contextlib.ExitStack() as stack:
+        for module in (tokens, client_module, exchange):
+            stack.enter_context(mock.patch.object(module, "time", clock))
         yield
 
 

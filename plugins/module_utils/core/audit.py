@@ -16,7 +16,7 @@ from .backends.registry import BACKENDS
 from .errors import FleetmailError, HostError, InvalidService, Problem, unforeseen
 from .findings import SEVERITIES, TABLE, Finding, finding
 from .order import root_problems, tree_problems
-from .redaction import Redactor
+from .redaction import Redactor, printable
 from .retirements import retirement
 from .service import is_loopback, public_view
 
@@ -162,17 +162,8 @@ class Audit:
             self.findings.append({**told.as_dict(), "backend": "", "service": ""})
         self.findings.sort(key=lambda one: SEVERITIES.index(one["severity"]))
         result = {"changed": False, "services": self.services, "findings": self.findings}
-        told_: dict[str, Any] = self.redactor.data(_printable(result), WHOLE)
-        return told_
-
-
-def _printable(value: Any) -> Any:
-    """Bytes that were no UTF-8 are shown as U+FFFD."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    if isinstance(value, dict):
-        return {key: _printable(item) for key, item in value.items()}
-    return [_printable(item) for item in value] if isinstance(value, list) else value
+        leaving: dict[str, Any] = printable(self.redactor.data(result, WHOLE))
+        return leaving
 
 
 def _trouble(error: Exception) -> Finding:
@@ -197,7 +188,7 @@ def _judge_software(auditor: Auditor, now: float) -> None:
         waiting = auditor.queue()
         if waiting and waiting.mails and (not waiting.oldest or now - waiting.oldest > OLD):
             age = f", the oldest for {int((now - waiting.oldest) // 3600)} hours" if waiting.oldest else ""
-            auditor.tell("queue-old", count=waiting.mails, age=age)
+            auditor.tell("queue-old", how=auditor.lists_queue, count=waiting.mails, age=age)
     except Exception as error:
         auditor.findings.append(_trouble(error))
 

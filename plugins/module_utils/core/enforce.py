@@ -14,7 +14,7 @@ from .errors import FleetmailError, HostError, InvalidService, StepFailed, unfor
 from .journal import STATE, interrupted
 from .order import Order
 from .plan import Drift, Plan, compare
-from .redaction import LONGEST, Redactor
+from .redaction import LONGEST, Redactor, printable
 from .service import Service, public_view
 
 if TYPE_CHECKING:
@@ -319,8 +319,8 @@ class Enforcement:
             result.update(failed=True, changed=self.kept, msg=self.failure.message)
             result["problems"] = [problem.as_dict() for problem in self._problems(self.failure)]
         told = {key: self.redactor.data(value, WHOLE if key == "diff" else LONGEST) for key, value in result.items()}
-        printable: dict[str, Any] = _printable(told)
-        return printable
+        leaving: dict[str, Any] = printable(told)
+        return leaving
 
     def _warnings(self) -> list[str]:
         told = self.warnings + self.observed.warnings
@@ -343,12 +343,3 @@ class Enforcement:
             return view
         view.update(backend=self.backend.name, state="present" if self.observed.managed else "absent")
         return {**view, **public_view(self.observed.form)}
-
-
-def _printable(value: Any) -> Any:
-    """Bytes that were no UTF-8 travel as surrogates inside the core; outside they are shown as U+FFFD."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    if isinstance(value, dict):
-        return {key: _printable(item) for key, item in value.items()}
-    return [_printable(item) for item in value] if isinstance(value, list) else value

@@ -26,23 +26,28 @@ class Row(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """One risk: its kind (a key of TABLE), a sentence, and the file and the form's field that it is about."""
+    """One risk: its kind (a key of TABLE), a sentence, and the file and the form's field that it is about.
+
+    ``how``: what the software calls the way out, "" where there is no word for it.
+    """
 
     id: str
     message: str
     path: str = ""
     field: str = ""
+    how: str = ""
 
     def as_dict(self) -> dict[str, str]:
         """The finding as the module's result has it."""
         row = TABLE[self.id]
-        told = {"id": self.id, "severity": row.severity, "message": shown(self.message), "hint": row.hint}
+        hint = f"{row.hint}: {self.how}" if self.how else row.hint
+        told = {"id": self.id, "severity": row.severity, "message": shown(self.message), "hint": hint}
         return {**told, "path": shown(self.path), "field": self.field}
 
 
-def finding(kind: str, path: str = "", field: str = "", **facts: Any) -> Finding:
+def finding(kind: str, path: str = "", field: str = "", how: str = "", **facts: Any) -> Finding:
     """A finding of that kind with its facts filled in; ``path`` is one of them."""
-    return Finding(kind, TABLE[kind].message.format(path=path, **facts), path, field)
+    return Finding(kind, TABLE[kind].message.format(path=path, **facts), path, field, how)
 
 
 TABLE: Mapping[str, Row] = {
@@ -306,7 +311,7 @@ TABLE: Mapping[str, Row] = {
     "open-relay": Row(
         CRITICAL,
         "it relays for everybody ({detail}) and listens on {interfaces}",
-        "inet_interfaces = loopback-only for a host that only sends; mynetworks without others' networks",
+        "relay for no networks but the house's own, and listen on loopback addresses where the host only sends",
         "it will be found, and used for spam",
     ),
     "relays-for-networks": Row(
@@ -318,7 +323,7 @@ TABLE: Mapping[str, Row] = {
     "listens": Row(
         INFO,
         "it listens on {interfaces}, though it relays for this host only",
-        "inet_interfaces = loopback-only (Postfix), dc_local_interfaces='127.0.0.1 ; ::1' (Exim)",
+        "let it listen on loopback addresses alone",
         "a port that nobody needs",
     ),
     "not-running": Row(
@@ -342,7 +347,7 @@ TABLE: Mapping[str, Row] = {
     "queue-old": Row(
         WARNING,
         "{count} mails wait in the queue{age}",
-        "look at why: postqueue -p, exim4 -bp",
+        "look at why",
         "mail that is not delivered within days is given back",
     ),
     # -- OAuth

@@ -128,6 +128,15 @@ class Redactor:
         return value
 
 
+def printable(value: Any) -> Any:
+    """Bytes that were no UTF-8 travel as surrogates inside the core; outside they are shown as U+FFFD."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    if isinstance(value, dict):
+        return {key: printable(item) for key, item in value.items()}
+    return [printable(item) for item in value] if isinstance(value, list) else value
+
+
 def _places(form: str, text: str) -> Iterator[tuple[int, int]]:
     start = text.find(form)
     while start >= 0:

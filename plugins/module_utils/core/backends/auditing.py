@@ -64,6 +64,9 @@ class Found:
 class Auditor:
     """Base of all auditors. A subclass is one file and one line in ``auditors.py``."""
 
+    on_loopback = ""  # the setting by which the software listens on loopback addresses alone
+    lists_queue = ""  # the command that shows what waits
+
     def __init__(self, software: Backend, homes: bool = False) -> None:
         """``homes``: look at what users have in their home directories, too."""
         self.software, self.host, self.homes = software, software.host, homes
@@ -107,11 +110,12 @@ class Auditor:
         everybody = [network for network, kind in classes.items() if kind == "everybody"]
         strangers = [network for network, kind in classes.items() if kind == "strangers"]
         if anybody or everybody:
-            self.tell("open-relay", detail=anybody or ", ".join(everybody), interfaces=where)
+            who = anybody or ", ".join(everybody)
+            self.tell("open-relay", how=self.on_loopback, detail=who, interfaces=where)
         elif strangers:
             self.tell("relays-for-networks", detail=", ".join(strangers), interfaces=where)
         elif all(kind == "itself" for kind in classes.values()):
-            self.tell("listens", interfaces=where)
+            self.tell("listens", how=self.on_loopback, interfaces=where)
 
 
 def wide(now: Snapshot, readers: Iterable[str] = ()) -> str:

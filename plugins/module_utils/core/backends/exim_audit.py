@@ -45,6 +45,8 @@ _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 class EximAuditor(Auditor):
     """See ``Auditor``."""
 
+    on_loopback = "dc_local_interfaces='127.0.0.1 ; ::1'"
+    lists_queue = "exim4 -bp"
     config = Config({}, {}, {}, {})
     observed: Observed
 

@@ -46,6 +46,8 @@ class Unasked:
 class PostfixAuditor(Auditor):
     """See ``Auditor``."""
 
+    on_loopback = "inet_interfaces = loopback-only"
+    lists_queue = "postqueue -p"
     main = ""
     values: Mapping[str, str] = {}
     agents: Mapping[str, Transport] = {}

@@ -15,6 +15,7 @@ from ..redaction import Redactor, Secret
 from ..service import url_problems
 from . import answers, authentication, discovery
 from .causes import CAUSES, Cause
+from .exchange import TIMEOUT, Exchanges, Transport
 from .http import Answer, Call, NoAnswer, Requests, shown_url
 from .refusals import cause_of
 
@@ -23,10 +24,7 @@ if TYPE_CHECKING:
     from .registration import Registration
     from .signing import SigningKey
 
-TIMEOUT = 20  # seconds for one exchange; all tries together have twice that, for others wait for the lock meanwhile
-PAUSES = (1, 3)  # seconds before the second and the third try
 REMEMBERED = 60  # seconds that a server's silence about itself is not asked for again
-LONGEST_WAIT = 15  # seconds of a Retry-After that are waited for; the keeper comes back for more
 
 # fields of a form whose values are secrets
 SECRET_FIELDS = (
@@ -40,8 +38,6 @@ SECRET_FIELDS = (
     "token",
 )
 TOKENS = ("access_token", "refresh_token", "id_token", "device_code")
-
-Transport = Callable[[Call, float], Answer]
 
 
 class Refused(FleetmailError):
@@ -84,8 +80,7 @@ class Refused(FleetmailError):
 class TokenClient:
     """One client of one authorization server.
 
-    ``clock_off``: seconds that this host's clock is ahead of the server's, by the last answer; None before there was
-    one. ``timeout``: seconds for one exchange. ``transport``, ``sleep``, ``now`` and ``chance`` (0 to 1) are for tests.
+    ``timeout``: seconds for one exchange. ``transport``, ``sleep``, ``now`` and ``chance`` (0 to 1) are for tests.
     """
 
     def __init__(
@@ -101,18 +96,19 @@ class TokenClient:
         self.registration = registration
         self.effective = registration.effective()
         self.host = host
-        self.clock_off: int | None = None
-        self._timeout = timeout
         self._now = now
-        self._sleep = sleep
-        self._chance = chance or _chance
-        self._transport = transport or Requests(registration.ca_file, registration.validate_certs, registration.proxy)
+        transport = transport or Requests(registration.ca_file, registration.validate_certs, registration.proxy)
+        self._exchanges = Exchanges(transport, timeout, sleep, now, chance)
         self._metadata: dict[str, Any] | None = None
         self._undescribed: tuple[float, Refused] | None = None
         self._key: SigningKey | None = None
         self._basic = False
-        self._end = 0.0  # of our patience, by the monotonic clock
         self._redactor = Redactor(_known_secrets(registration))
+
+    @property
+    def clock_off(self) -> int | None:
+        """Seconds that this host's clock is ahead of the server's, by the last answer; None before there was one."""
+        return self._exchanges.clock_off
 
     # -- what grants ask -------------------------------------------------------------------------------------------
 
@@ -133,7 +129,7 @@ class TokenClient:
     def post(self, option: str, form: Mapping[str, str]) -> dict[str, Any]:
         """POST to the endpoint of that option as this client; gives the JSON object. Raises Refused."""
         self._learn(form)
-        self._end = time.monotonic() + 2 * self._timeout
+        self._exchanges.begin()
         url = self.endpoint(option)
         answer = self._as_client(option, url, form)
         said = answers.json_object(answer.body)
@@ -299,39 +295,10 @@ class TokenClient:
             return {}
 
     def _exchange(self, option: str, call: Call) -> Answer:
-        """One exchange, tried again only where the server certainly did nothing with it, and briefly."""
-        if time.monotonic() >= self._end:
-            self._end = time.monotonic() + 2 * self._timeout
-        end = self._end
-        for pause in (*PAUSES, None):
-            try:
-                answer = self._transport(call, min(self._timeout, max(1.0, end - time.monotonic())))
-            except NoAnswer as missed:
-                passing = missed.kind in ("connection_refused", "no_route", "timeout", "name_unknown")
-                if missed.sent or not passing or pause is None or not self._waited(pause, end):
-                    raise self._no_answer(option, call.url, missed) from None
-                continue
-            self._note_clock(answer)
-            wait = answers.retry_after(answer.headers, self._now()) if answer.status in (429, 503) else None
-            if wait is None or wait > LONGEST_WAIT or pause is None or not self._waited(max(wait, 1), end):
-                return answer
-        raise AssertionError("the last try gives an answer or raises")
-
-    def _waited(self, seconds: float, end: float) -> bool:
-        """Wait so long, and by chance up to half as long again; False: patience would end before (monotonic clock).
-
-        Hosts that a server sent away in the same second, with the same Retry-After, would all come back in one.
-        """
-        seconds *= 1 + self._chance() / 2
-        if time.monotonic() + seconds + 1 > end:
-            return False
-        self._sleep(seconds)
-        return True
-
-    def _note_clock(self, answer: Answer) -> None:
-        date = answers.http_date(answer.headers.get("date", ""))
-        if date is not None:
-            self.clock_off = round(self._now() - date)
+        try:
+            return self._exchanges.send(call)
+        except NoAnswer as missed:
+            raise self._no_answer(option, call.url, missed) from None
 
     # -- refusals --------------------------------------------------------------------------------------------------
 
@@ -393,12 +360,6 @@ class TokenClient:
             value = said.get(field)
             if isinstance(value, str):
                 self._redactor.learn(value)
-
-
-def _chance() -> float:
-    from random import random
-
-    return random()  # noqa: S311 - no secret comes of it
 
 
 def _missing(subject: str, library: str) -> Refused:

@@ -91,7 +91,8 @@ def _told(state: TokenState, options: Mapping[str, Any], host: Host, now: float)
 
 def _introspected(state: TokenState, timeout: int | None, host: Host) -> dict[str, Any]:
     """What the server says of the access token, if it is one of the client that is registered now."""
-    from .client import TIMEOUT, TokenClient
+    from .client import TokenClient
+    from .exchange import TIMEOUT
 
     answer: dict[str, Any] = {"active": None, "username": None, "scope": [], "expires_at": None, "problem": None}
     if state.registration is None or state.access is None:

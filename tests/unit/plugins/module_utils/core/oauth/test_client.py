@@ -15,7 +15,6 @@ from unit.scripted_http import CLIENT, ISSUER, NOW, TOKENS, Script, error, said
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.client import Refused, TokenClient
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.http import Answer, NoAnswer
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.oauth.registration import Registration
-from ansible_collections.fleetmail.smtp.plugins.module_utils.core.posix_host import PosixHost
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.redaction import Secret
 
 REFRESH = {"grant_type": "refresh_token", "refresh_token": "r3fresh-t0ken"}
@@ -172,18 +171,6 @@ def test_patience_has_an_end() -> None:
     script = Script(Answer(503, {"retry-after": "2"}, b""))
     assert refusal(script).retry_after == 2
     assert script.pauses == [2, 2]
-
-
-def test_hosts_that_were_sent_away_together_do_not_come_back_together() -> None:
-    script = Script(Answer(429, {"retry-after": "10"}, b""), Answer(429, {"retry-after": "10"}, b""), said(**TOKENS))
-    script.client(chance=0.5).ask(REFRESH)
-    assert script.pauses == [12.5, 12.5]
-    hosts = [Script(DOWN, said(**TOKENS)) for _host in range(20)]
-    for host in hosts:
-        TokenClient(CLIENT, PosixHost(), transport=host, sleep=host.pauses.append).ask(REFRESH)
-    found = {host.pauses[0] for host in hosts}
-    assert len(found) > 10
-    assert all(1 <= pause <= 1.5 for pause in found)
 
 
 def test_requests_that_is_not_there_names_its_package() -> None:
