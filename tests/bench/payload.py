@@ -12,6 +12,8 @@ import zipfile
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from lab.tree import HOME
+
 from bench.fleet import Disagreement, Fleet
 from bench.measure import Bench
 
@@ -60,9 +62,9 @@ def delivered(bench: Bench, fleet: Fleet, plays: dict[str, str]) -> dict[str, by
     for name, play in plays.items():
         arguments = ("--limit", host.name, "--extra-vars", "ansible_pipelining=false")
         bench.play(play, fleet, arguments, settings={"ANSIBLE_KEEP_REMOTE_FILES": "1"})
-        found = host.output(["find", "/root/.ansible/tmp", "-name", f"AnsiballZ_{name.rpartition('.')[2]}.py"])
+        found = host.output(["find", f"{HOME}/.ansible/tmp", "-name", f"AnsiballZ_{name.rpartition('.')[2]}.py"])
         files[name] = host.read(found.splitlines()[-1])
-    host.run(["rm", "-rf", "/root/.ansible"])
+    host.run(["rm", "-rf", f"{HOME}/.ansible"])
     return files
 
 

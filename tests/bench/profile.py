@@ -17,7 +17,7 @@ from bench.measure import Bench
 from bench.payload import delivered
 
 REPEATS = 15
-PLACE = "/root/profile"
+PLACE = "/opt/profile"
 _IMPORT = re.compile(r"import time:\s+(\d+) \|\s+\d+ \| +(\S+)")
 _OURS = "ansible_collections.fleetmail.smtp.plugins."
 

@@ -169,7 +169,7 @@ def _ssh_row(bench: Bench, control: ControlNode, machines: Sequence[Machine], pi
 
 
 def _ssh_play(bench: Bench, control: ControlNode, fleet: Fleet, pipelining: bool) -> Cost:
-    settings = {**control._settings(), "ANSIBLE_PIPELINING": str(pipelining), "ANSIBLE_FORKS": "25"}
+    settings = {**control.driven.environment, "ANSIBLE_PIPELINING": str(pipelining), "ANSIBLE_FORKS": "25"}
     arguments = ("--become", "--extra-vars", f"ansible_python_interpreter={_COUNTING}")
     with _watched() as seen:
         sample = bench.play("smtp_service", fleet, arguments, None, settings, control.network.net_command)

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 from lab.authority import Authority
 from lab.control import ControlNode
+from lab.forms import relay_client
 from lab.machine import Machine
 from lab.network import AUTH_ADDRESS, AUTH_NAME, Network
 from lab.oauth_server import MICROSOFT_SCOPE, OAuthServer
@@ -41,14 +42,8 @@ MACHINES = {
 }
 LEAVES = ("leaf1", "leaf2")
 QUEUEING = (*LEAVES, "mover1", "mover2")
-FORM: dict[str, Any] = {
-    "relay_client_host": OAUTH_RELAY_NAME,
-    "relay_client_security": "starttls",
-    "relay_client_auth_type": "password",
-    "relay_client_username": MAILBOX,
-    "relay_client_password": PASSWORD,
-    "relay_client_from_address": MAILBOX,
-    "relay_client_verify": "auth",
+FORM = {
+    **relay_client(PASSWORD, host=OAUTH_RELAY_NAME, username=MAILBOX, from_address=MAILBOX, ca_file=""),
     "ansible_python_interpreter": "/usr/bin/python3",
 }
 LEAF = {"relay_client_host": HUB, "relay_client_auth_type": "none", "relay_client_verify": "recipient"}

@@ -14,26 +14,17 @@ from typing import Any
 import yaml
 from lab.authority import Authority
 from lab.control import ControlNode, Silent
+from lab.forms import CA_FILE, relay_client
 from lab.machine import USER, Machine
 from lab.network import Network
 from lab.playbook import Played
 from lab.relay import Relay, listeners
 from lab.tree import RELAY_NAME
 
-CA_FILE = "/etc/ssl/relay-ca.pem"
 PASSWORD = "Flt9canaryYhNuJm28"
 OLD_PASSWORD = "Old7canaryMkIuTg63"
 BECOME_PASSWORD = "bec0me of app1"
-FORM: dict[str, Any] = {
-    "relay_client_host": RELAY_NAME,
-    "relay_client_security": "starttls",
-    "relay_client_auth_type": "password",
-    "relay_client_username": "fleet",
-    "relay_client_password": PASSWORD,
-    "relay_client_ca_file": CA_FILE,
-    "relay_client_from_address": "fleet@example.test",
-    "relay_client_verify": "auth",
-}
+FORM = relay_client(PASSWORD, from_address="fleet@example.test")
 # name: role, suite, and the size of its disk
 MACHINES = {
     "web1": ("fleet-postfix", "bookworm", "512m"),

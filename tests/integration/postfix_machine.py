@@ -26,7 +26,7 @@ OWN = "fleet@hosts.example.test"  # what senders are rewritten to
 MAIN, MASTER = "/etc/postfix/main.cf", "/etc/postfix/master.cf"
 STATE = "/var/lib/fleetmail"
 MAIL = "From: Somebody <{0}>\nTo: r@example.org\nSubject: t\n\nhello\n"
-_PRISTINE = "/root/postfix-pristine"
+_PRISTINE = "/opt/postfix-pristine"
 _RESET = f"""
 postsuper -d ALL 2>/dev/null
 rm -rf /etc/postfix {STATE} /usr/local/lib/fleetmail /var/spool/postfix/fleetmail /etc/sasl-xoauth2.conf

@@ -28,7 +28,7 @@ from ansible_collections.fleetmail.smtp.plugins.module_utils.core.posix_host imp
 
 pytestmark = pytest.mark.skipif(bool(why_unavailable()), reason=why_unavailable() or "the lab is there")
 
-KEPT = "/root/kept"
+KEPT = "/opt/kept"
 FOLDERS = {"postfix": ("/etc/postfix",), "exim": ("/etc/exim4",), "msmtp": ()}
 ROLES = {"postfix": "postfix-maps", "exim": "exim", "msmtp": "msmtp"}
 OTHERS = ("other.example.test", "backup.example.test", "mail.corp.example")  # so that they can be looked up

@@ -22,6 +22,7 @@ from driver.checkout import ROOT
 from integration.reader import Reader
 from lab.authority import Authority
 from lab.driven import HERE, Driven, Lost
+from lab.forms import CA_FILE, relay_client
 from lab.layers import why_unavailable
 from lab.network import Network
 from lab.playbook import Played
@@ -30,17 +31,8 @@ from lab.tree import RELAY_NAME, Tree
 
 pytestmark = pytest.mark.skipif(bool(why_unavailable()), reason=why_unavailable() or "the lab is there")
 
-CA_FILE = "/etc/ssl/relay-ca.pem"
 PASSWORD = "Flt3canaryYhNuJm28"
-FORM: dict[str, Any] = {
-    "relay_client_host": RELAY_NAME,
-    "relay_client_security": "starttls",
-    "relay_client_auth_type": "password",
-    "relay_client_username": "fleet",
-    "relay_client_password": PASSWORD,
-    "relay_client_ca_file": CA_FILE,
-    "relay_client_verify": "tls",
-}
+FORM = relay_client(PASSWORD, verify="tls")
 SOFTWARE = {"web1": "postfix", "web2": "exim", "web3": "msmtp", "web4": "postfix"}
 HELD = ("etc/postfix", "etc/exim4", "etc/msmtprc", "var/lib/fleetmail")
 PLAYBOOKS = ("rollout", "drift", "audit", "migrate_to_oauth")

@@ -411,7 +411,7 @@ def test_small_and_odd_fleets(site: Site) -> None:
     assert page.locator("[role=tab]").all_inner_texts() == ["Hosts1"]
     page.context.close()
     audited = {"services": [{"backend": "exim", "host": "mx", "port": 25, "security": "none", "path": "/etc/exim4"},
-                            {"backend": "msmtp", "host": "mx2", "port": 587, "path": "/root/.msmtprc"}]}  # fmt: skip
+                            {"backend": "msmtp", "host": "mx2", "port": 587, "path": "/home/a/.msmtprc"}]}  # fmt: skip
     page = site.open(site.write("audited", report({"web1": {"a": audited}})))
     assert cells(page, "Backend") == ["exim", "msmtp"]
     assert cells(page, "host") == ["mx", "mx2"]

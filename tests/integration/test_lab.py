@@ -20,7 +20,7 @@ from lab.layers import Recipe
 from lab.network import Network
 from lab.relay import Listener, Relay, listeners
 from lab.relay_postfix import POSTFIX_RELAY_NAME, PostfixRelay
-from lab.tree import RELAY6_ADDRESS, RELAY6_NAME, RELAY_ADDRESS, RELAY_NAME, CommandFailed, Tree
+from lab.tree import HOME, RELAY6_ADDRESS, RELAY6_NAME, RELAY_ADDRESS, RELAY_NAME, CommandFailed, Tree
 
 pytestmark = pytest.mark.skipif(bool(layers.why_unavailable()), reason=layers.why_unavailable())
 
@@ -99,9 +99,9 @@ def test_a_failing_command_says_what_it_said() -> None:
 def test_a_small_host_is_full_for_real() -> None:
     with Tree("bare", size="4m") as host:
         with pytest.raises(CommandFailed, match="No space left"):
-            host.run(["dd", "if=/dev/zero", "of=/root/filler", "bs=1M", "count=8"])
+            host.run(["dd", "if=/dev/zero", "of=/opt/filler", "bs=1M", "count=8"])
         with pytest.raises(OSError, match="No space left"):
-            host.write("/root/one-more", b"x" * 4096)
+            host.write("/opt/one-more", b"x" * 4096)
 
 
 def test_hosts_of_one_network_reach_each_other_by_name() -> None:
@@ -230,13 +230,13 @@ def test_a_bare_host_can_install_mail_software_without_a_network() -> None:
 
 def configure_msmtp(host: Tree, authority: Authority, port: int, security: str) -> None:
     host.write("/etc/relay-ca.pem", authority.ca_file.read_bytes())
-    host.write("/root/password", PASSWORD + "\n", mode=0o600)
+    host.write("/opt/password", PASSWORD + "\n", mode=0o600)
     starttls = "on" if security == "starttls" else "off"
     host.write(
-        "/root/.msmtprc",
+        f"{HOME}/.msmtprc",
         f"account default\nhost {RELAY_NAME}\nport {port}\nfrom host@example.test\ntimeout 10\n"
         f"tls on\ntls_starttls {starttls}\ntls_trust_file /etc/relay-ca.pem\n"
-        "auth on\nuser fleet\npasswordeval cat /root/password\n",
+        "auth on\nuser fleet\npasswordeval cat /opt/password\n",
         mode=0o600,
     )
 
@@ -367,9 +367,9 @@ def test_ansible_works_in_hosts(tmp_path: Path) -> None:
     with Network() as network, Tree(name="one", network=network) as one, Tree(name="two", network=network) as two:
         inventory.write_text(f"{one.inventory_line()}\n{two.inventory_line()}\n")
         content = "bytes and 'quotes' end"
-        copied = ansible(inventory, "-m", "copy", "-a", f'content="{content}" dest="/root/a file" mode=0600')
+        copied = ansible(inventory, "-m", "copy", "-a", f'content="{content}" dest="/opt/a file" mode=0600')
         assert copied.returncode == 0, copied.stdout + copied.stderr
-        assert one.read("/root/a file") == two.read("/root/a file") == content.encode()
+        assert one.read("/opt/a file") == two.read("/opt/a file") == content.encode()
         fetched = ansible(inventory, "-m", "fetch", "-a", f"src=/etc/hostname dest={tmp_path}/fetched/")
         assert fetched.returncode == 0, fetched.stdout + fetched.stderr
         assert (tmp_path / "fetched/two/etc/hostname").read_text() == "two\n"

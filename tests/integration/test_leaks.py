@@ -28,7 +28,7 @@ from lab.hostile import Hostile
 from lab.layers import why_unavailable
 from lab.playbook import PLUGINS, Played, play
 from lab.relay import Relay, listeners
-from lab.tree import RELAY_ADDRESS, RELAY_NAME, Tree
+from lab.tree import HOME, RELAY_ADDRESS, RELAY_NAME, Tree
 from lab.watch import Watch
 
 pytestmark = pytest.mark.skipif(bool(why_unavailable()), reason=why_unavailable() or "the lab is there")
@@ -270,7 +270,7 @@ def on_host(backend: str, host: Tree, watch: Watch, cage: Cage) -> list[Sighting
         seen += cage.search(f"command line on {backend}", program.command)
         seen += cage.search(f"environment on {backend}", program.environment)
     for file in watch.written:
-        if not file.path.startswith("/root/.ansible/"):  # Ansible's own way of sending a module, without pipelining
+        if not file.path.startswith(f"{HOME}/.ansible/"):  # Ansible's own way of sending a module, without pipelining
             place = file.path.removeprefix(str(host.path))  # written from outside, into the tree
             told = cage.search(place, file.content) if _wrong(backend, place, file.mode) else []
             seen += [one._replace(place=f"{place} {file.mode:04o}") for one in told]
@@ -398,9 +398,9 @@ def test_nothing_leaks_with_other_versions_of_ansible(
         seen = sightings_of(played, tmp_path, cage)
         for backend, host in made.hosts.items():
             seen += on_host(backend, host, made.watches[backend], cage)
-            sent = [file for file in made.watches[backend].written if "/root/.ansible/tmp/" in file.path]
+            sent = [file for file in made.watches[backend].written if f"{HOME}/.ansible/tmp/" in file.path]
             assert sent, "the module was not sent as a file"
-            assert not list(host.inside("/root/.ansible/tmp").glob("*"))
+            assert not list(host.inside(f"{HOME}/.ansible/tmp").glob("*"))
     assert not seen, "\n".join(map(str, seen))
 
 

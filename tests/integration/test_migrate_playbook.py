@@ -17,6 +17,7 @@ import yaml
 from lab import oauth_server
 from lab.authority import Authority
 from lab.driven import Lost
+from lab.forms import CA_FILE, relay_client
 from lab.layers import why_unavailable
 from lab.network import AUTH_ADDRESS, AUTH_NAME, Network
 from lab.oauth_server import GOOGLE_SCOPE, MICROSOFT_SCOPE, OAuthServer
@@ -27,19 +28,11 @@ from lab.tree import Tree
 WHY_NOT = why_unavailable() or oauth_server.why_unavailable()
 pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or "the lab is there")
 
-CA_FILE, USER = "/etc/ssl/relay-ca.pem", "fleet@example.test"
+USER = "fleet@example.test"
 PASSWORD = "Mgr5canaryBgTvFr73"
 SCOPE = f"{MICROSOFT_SCOPE} offline_access"
-FORM: dict[str, Any] = {
-    "relay_client_backend": "postfix",
-    "relay_client_host": OAUTH_RELAY_NAME,
-    "relay_client_security": "starttls",
-    "relay_client_auth_type": "password",
-    "relay_client_username": USER,
-    "relay_client_password": PASSWORD,
-    "relay_client_ca_file": CA_FILE,
-    "relay_client_from_address": USER,
-    "relay_client_verify": "auth",
+FORM = {
+    **relay_client(PASSWORD, backend="postfix", host=OAUTH_RELAY_NAME, username=USER, from_address=USER),
     "ansible_become": False,
 }
 PROVED = re.compile(r"web2: (password|oauth) -> oauth \(proved: 250")

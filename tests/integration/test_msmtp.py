@@ -15,7 +15,7 @@ from lab import core
 from lab.authority import Authority
 from lab.layers import why_unavailable
 from lab.relay import Behaviour, Relay, listeners
-from lab.tree import RELAY_NAME, Tree
+from lab.tree import HOME, RELAY_NAME, Tree
 
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends.base import Observed
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends.msmtp import Msmtp
@@ -56,9 +56,7 @@ def listening(machine: Tree, authority: Authority) -> Iterator[Relay]:
 @pytest.fixture
 def host(machine: Tree) -> Tree:
     """The machine as it was installed."""
-    machine.run(
-        ["sh", "-c", "rm -rf /etc/msmtprc* /srv/mail.conf /var/lib/fleetmail /root/.msmtprc /home/user/.config"]
-    )
+    machine.run(["sh", "-c", "rm -rf /etc/msmtprc* /srv/mail.conf /var/lib/fleetmail ~/.msmtprc /home/user/.config"])
     return machine
 
 
@@ -480,10 +478,10 @@ def test_a_lost_password_file_is_drift(host: Tree, relay: Relay) -> None:
 
 
 def test_files_of_users_are_told_and_left_alone(host: Tree, relay: Relay) -> None:
-    host.write("/root/.msmtprc", "account default\nhost nowhere.example.test\n", 0o600)
+    host.write(f"{HOME}/.msmtprc", "account default\nhost nowhere.example.test\n", 0o600)
     host.write("/home/user/.config/msmtp/config", "account default\nhost nowhere.example.test\n", 0o600)
     result = applied(host, form(**LOGIN))
-    for path, user in (("/root/.msmtprc", "root"), ("/home/user/.config/msmtp/config", "user")):
+    for path, user in ((f"{HOME}/.msmtprc", "root"), ("/home/user/.config/msmtp/config", "user")):
         assert f"{path} replaces the accounts of {MAIN} for the user {user}" in result["warnings"]
         assert b"nowhere" in host.read(path)
     assert send(host)[0] != 0

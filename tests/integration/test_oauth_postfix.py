@@ -100,7 +100,7 @@ def enforced(started: Machine) -> Machine:
     clean(started)
     started.enforce(SERVICE)
     give(started.tree, TOKEN)
-    started.shell(f"mkdir /root/piped && cd / && cp -a --parents {' '.join(PARTS)} /root/piped")
+    started.shell(f"mkdir /opt/piped && cd / && cp -a --parents {' '.join(PARTS)} /opt/piped")
     return started
 
 
@@ -109,7 +109,7 @@ def piped(enforced: Machine) -> Machine:
     """The same, whatever another test did."""
     clean(enforced)
     login = f"useradd --system --user-group --no-create-home --shell /usr/sbin/nologin {ACCOUNT}"
-    enforced.shell(f"cd / && rm -rf {' '.join(PARTS)} && cp -a /root/piped/* / && {login} && postfix reload")
+    enforced.shell(f"cd / && rm -rf {' '.join(PARTS)} && cp -a /opt/piped/* / && {login} && postfix reload")
     return enforced
 
 

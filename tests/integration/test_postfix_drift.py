@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(bool(why_unavailable()), reason=why_unavailable(
 
 SERVICE = form(**LOGIN, from_address=OWN, backend_options={"null_client": True})
 MAP = "/etc/postfix/fleetmail-default.a"
-GOOD = "/root/postfix-good"
+GOOD = "/opt/postfix-good"
 ELSEWHERE: dict[str, tuple[Any, Any]] = {"host": ("other.example.test", RELAY_NAME), "port": (25, 587)}
 UNTRUSTING: dict[str, tuple[Any, Any]] = {"security": ("opportunistic", "starttls"), "validate_certs": (False, True)}
 NO_LOGIN: dict[str, tuple[Any, Any]] = {"username": ("", "fleet"), "password": ("(unset)", "(set)")}

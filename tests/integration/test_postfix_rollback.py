@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(bool(why_unavailable()), reason=why_unavailable(
 BEFORE = form("tls", **{**LOGIN, "username": "old", "password": "0ld secret"}, port=2)
 AFTER = form(**LOGIN, from_address=OWN, backend_options={"null_client": True})
 SHOP = {**AFTER, "name": "shop", "from_address": "", "senders": ["shop@example.com"]}
-GOOD = "/root/postfix-good"
+GOOD = "/opt/postfix-good"
 REFUSING_WRAPPER = """#!/bin/sh
 case "$*" in *{0}) echo "no {0} today" >&2; exit 1;; esac
 exec /usr/sbin/postfix.real "$@"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from lab.authority import Authority
+from lab.forms import CA_FILE, relay_client
 from lab.layers import why_unavailable
 from lab.network import Network
 from lab.playbook import Played, play
@@ -23,20 +24,10 @@ from ansible_collections.fleetmail.smtp.plugins.module_utils.form_arguments impo
 pytestmark = pytest.mark.skipif(bool(why_unavailable()), reason=why_unavailable() or "the lab is there")
 
 ROOT = Path(__file__).parents[2]
-CA_FILE = "/etc/ssl/relay-ca.pem"
 PASSWORD = "Rcl7canaryPlMkNj46"
 LOOK, INSTALL = "Look which software there is", "Install them"
 SERVICE = "Mail goes through the relay"
-FORM: dict[str, Any] = {
-    "relay_client_host": RELAY_NAME,
-    "relay_client_security": "starttls",
-    "relay_client_auth_type": "password",
-    "relay_client_username": "fleet",
-    "relay_client_password": PASSWORD,
-    "relay_client_ca_file": CA_FILE,
-    "relay_client_from_address": "fleet@example.test",
-    "relay_client_verify": "auth",
-}
+FORM = relay_client(PASSWORD, from_address="fleet@example.test")
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ KEEPER = "/usr/local/sbin/fleetmail-keeper"
 TIMER, SERVICE = "fleetmail-keeper.timer", "fleetmail-keeper.service"
 UNITS, CRONTAB = "/etc/systemd/system", "/etc/cron.d/fleetmail-keeper"
 STATE, TOKEN_FILE = "/var/lib/fleetmail/oauth/default/token.json", "/var/lib/fleetmail/tokens/default.msmtp"
-METRICS, HOOK, HOOKED = "/var/lib/fleetmail.prom", "/usr/local/bin/on-change", "/root/hooked"
+METRICS, HOOK, HOOKED = "/var/lib/fleetmail.prom", "/usr/local/bin/on-change", "/opt/hooked"
 USER = "fleet@example.test"
 
 

@@ -14,7 +14,7 @@ from . import groups
 from .tree import CommandFailed, Tree
 
 START_TIMEOUT = 60
-_BOOT = "/root/boot"
+_BOOT = "/opt/boot"
 # It wants a hierarchy of control groups for itself, and must not turn the machine's kernel's knobs. What belongs to
 # hardware and to a person's login is of no use here.
 _SCRIPT = """#!/bin/sh

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ class ControlNode:
         make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / _KEY)]
         subprocess.run(make, stdin=subprocess.DEVNULL, check=True)
         self._meet(machines)
+        self._sockets = Path(tempfile.mkdtemp(prefix="ssh-"))  # short: the name of a Unix socket has 108 bytes at most
         self.driven = Driven(folder, network=network, environment=self._settings())
 
     def _meet(self, machines: Sequence[Machine]) -> None:
@@ -79,11 +81,6 @@ class ControlNode:
             "ANSIBLE_TIMEOUT": "40",
             "ANSIBLE_FORKS": "10",
         }
-
-    @property
-    def _sockets(self) -> Path:
-        """Short, for the name of a Unix socket has 108 bytes at most."""
-        return Path("/tmp", f"fleetmail-{self.network.pid}")
 
     def close(self) -> None:
         """End the connections that ssh keeps open."""

@@ -17,9 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from . import groups
-from . import sweep as running
 from .booted import pid_of_init
-from .layers import build_layer
 from .layers import why_unavailable as why_no_trees
 from .space import Space
 from .tree import Tree
@@ -65,25 +63,13 @@ class Machine(Tree):
             raise
         return self
 
-    def begin_host(self) -> None:
-        """Mount the layers, plug it in and press the button."""
-        layers = build_layer(self.role, self.suite)
-        self._place, self._lock = running.claim(self.name)
-        try:
-            self._mount(layers)
-            self._write_names()
-            self.write("/etc/hostname", f"{self.name}\n")
-            self.write("/etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
-            self.write("/etc/machine-id", os.urandom(16).hex() + "\n")
-            if self._own_network:
-                self.network.begin_network()
-            self.begin()
-            self._socket, self._boots = self.pid, itertools.count(1)
-            self.network.plug(self)
-            self._press()
-        except BaseException:
-            self.kill()
-            raise
+    def _come_up(self) -> None:
+        """Plug it in and press the button."""
+        self.write("/etc/machine-id", os.urandom(16).hex() + "\n")
+        self.begin()
+        self._socket, self._boots = self.pid, itertools.count(1)
+        self.network.plug(self)
+        self._press()
 
     @property
     def console(self) -> Path:

@@ -22,6 +22,7 @@ from .space import Space
 
 __all__ = ["RELAY6_ADDRESS", "RELAY6_NAME", "RELAY_ADDRESS", "RELAY_NAME", "CommandFailed", "Tree"]
 LOG_FILES = ("/var/log/mail.log", "/var/log/exim4/mainlog", "/var/log/exim4/paniclog", "/var/log/msmtp.log")
+HOME = "/root"  # of a host's root
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SYSLOG = ("/usr/sbin/rsyslogd", "-n", "-iNONE")
 _DNS = (
@@ -118,12 +119,15 @@ class Tree(Space):
             self.write("/etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
             if self._own_network:
                 self.network.begin_network()
-            self.begin(str(self.path), (_SYSLOG, _DNS))
-            self._wait_for_daemons()
-            self.network.plug(self)
+            self._come_up()
         except BaseException:
             self.kill()
             raise
+
+    def _come_up(self) -> None:
+        self.begin(str(self.path), (_SYSLOG, _DNS))
+        self._wait_for_daemons()
+        self.network.plug(self)
 
     def _mount(self, layers: list[Path]) -> None:
         assert self._place
@@ -193,7 +197,7 @@ class Tree(Space):
 
         Raises CommandFailed (with check) and subprocess.TimeoutExpired.
         """
-        home = self._account(user)[5] if user else "/root"
+        home = self._account(user)[5] if user else HOME
         clean = {"PATH": _PATH, "LC_ALL": "C.UTF-8", "HOME": home, "USER": user or "root", "LOGNAME": user or "root"}
         command = self.command(argv, user)
         # files, not pipes: a daemon that keeps its starter's output open would keep a pipe's reader waiting for ever

@@ -26,7 +26,7 @@ from ansible_collections.fleetmail.smtp.plugins.module_utils.core.adoption impor
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends.auditing import reach, service_name
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends.auditors import AUDITORS
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.backends.registry import BACKENDS
-from ansible_collections.fleetmail.smtp.plugins.module_utils.core.findings import SEVERITIES, TABLE
+from ansible_collections.fleetmail.smtp.plugins.module_utils.core.findings import SEVERITIES, TABLE, finding
 from ansible_collections.fleetmail.smtp.plugins.module_utils.core.retirements import RETIREMENTS, retirement
 
 CORE = ROOT / "plugins/module_utils/core"
@@ -48,6 +48,14 @@ def test_every_kind_of_finding_is_told_somewhere_and_complete() -> None:
         assert row.message, kind
         assert row.hint, kind
         assert row.reason, kind
+
+
+def test_the_way_out_is_in_the_softwares_own_words() -> None:
+    told = finding("listens", how="inet_interfaces = loopback-only", interfaces="all interfaces").as_dict()
+    assert told["hint"] == TABLE["listens"].hint + ": inet_interfaces = loopback-only"
+    queueing = [AUDITORS[name]() for name in BACKENDS if BACKENDS[name]().capabilities.queue]
+    assert len(queueing) > 1
+    assert len({one.on_loopback for one in queueing}) == len({one.lists_queue for one in queueing}) == len(queueing)
 
 
 def test_every_kind_that_is_expected_of_a_hand_made_configuration_exists() -> None:

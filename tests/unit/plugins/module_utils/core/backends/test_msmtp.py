@@ -620,7 +620,7 @@ def test_without_the_program_the_file_is_read():
         ("from x@example.com\nallow_from_override off", {"from_address": ""}),
         ("from x@example.com\nallow_from_override off\nset_from_header on", {"from_address": "x@example.com"}),
         ("timeout off", {"timeout": 0}),
-        ("passwordeval gpg -d /root/pw", {"password": None}),
+        ("passwordeval gpg -d /etc/pw", {"password": None}),
         ("tls_trust_file", {"ca_file": ""}),
     ],
 )
@@ -631,13 +631,13 @@ def test_settings_of_others_in_the_forms_words(settings, form):
 
 def test_files_of_users_are_reported():
     passwd = (
-        "root:x:0:0::/root:/bin/sh\ndaemon:x:1:1::/usr/sbin:\nbin:x:2:2::/nonexistent:\n"
+        "root:x:0:0::/srv/root:/bin/sh\ndaemon:x:1:1::/usr/sbin:\nbin:x:2:2::/nonexistent:\n"
         "ann:x:1000:1000::/home/ann:/bin/sh\nmany::fields\nodd:x:3:3::/:\n"
     )
-    files = ("/root/.msmtprc", "/root/.config/msmtp/config", "/home/ann/.config/msmtp/config")
+    files = ("/srv/root/.msmtprc", "/srv/root/.config/msmtp/config", "/home/ann/.config/msmtp/config")
     host = tree(**{"/etc/passwd": passwd, **dict.fromkeys(files, "")})
     about = [warning.split()[0] for warning in Msmtp(host).read("default").warnings]
-    assert about == ["/root/.msmtprc", "/home/ann/.config/msmtp/config"]
+    assert about == ["/srv/root/.msmtprc", "/home/ann/.config/msmtp/config"]
 
 
 def test_accounts_that_a_hand_wrote_are_told_before_they_go():
