@@ -21,7 +21,7 @@ import junitparser
 import pytest
 import yaml
 from lab.machine import Machine, why_unavailable
-from lab.playbook import Played
+from lab.playbook import good
 from lab.tree import RELAY_ADDRESS, RELAY_NAME
 
 from fleet.site import CA_FILE, LIVE, MACHINES, OLD_PASSWORD, PASSWORD, QUEUEING, Fleet, running
@@ -37,11 +37,6 @@ JOURNAL = "var/lib/fleetmail/smtp/journal.json"
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     with running(tmp_path_factory.mktemp("fleet")) as made:
         yield made
-
-
-def good(played: Played) -> Played:
-    assert played.code == 0, played.out + played.err
-    return played
 
 
 def test_an_audit_of_what_others_set_up(fleet: Fleet) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from lab import machine, oauth_server
 from lab.network import AUTH_NAME
-from lab.playbook import Played
+from lab.playbook import Played, good
 
 from fleet.oauth_site import JOURNAL, LEAVES, MAILBOX, ONCALL, QUEUEING, Site, meanwhile, running, wait_for
 
@@ -37,11 +37,6 @@ NO_REQUESTS = "python3-requests"
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with running(tmp_path_factory.mktemp("oauth")) as made:
         yield made
-
-
-def good(played: Played) -> Played:
-    assert played.code == 0, played.out + played.err
-    return played
 
 
 def migrate(site: Site, hosts: str) -> tuple[Played, dict[str, str]]:

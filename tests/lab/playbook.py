@@ -50,6 +50,12 @@ class Played(NamedTuple):
         raise AssertionError(f"no result of {task!r}:\n{self.out}\n{self.err}")
 
 
+def good(played: Played) -> Played:
+    """The play, which went well. Raises AssertionError with its output."""
+    assert played.code == 0, played.out + played.err
+    return played
+
+
 def play(
     folder: Path,
     tasks: Sequence[Task],
